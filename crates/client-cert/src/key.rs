@@ -1,0 +1,175 @@
+//! This knows the key file that the shim and the plugin server share.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use zeroize::Zeroizing;
+
+const KEY_BYTES: usize = 32;
+
+/// The key under which proofs are made: 32 bytes, wiped from memory when dropped, never shown.
+pub struct ProofKey(Zeroizing<[u8; KEY_BYTES]>);
+
+/// Why a key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("proof key file {}: {problem}", path.display())]
+pub struct KeyFileError {
+    path: PathBuf,
+    problem: Problem,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("it is empty")]
+    Empty,
+    #[error("it does not hold {KEY_BYTES} bytes in base64")]
+    NotAKey,
+    #[error("other users may read or write it (mode {0:04o}); chmod o= it and make a new key")]
+    OpenToOthers(u32),
+    #[error("no random bytes from the system: {0}")]
+    Random(getrandom::Error),
+}
+
+impl ProofKey {
+    /// A key of the given bytes.
+    pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+
+    /// Reads the key from a file that must exist.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it: missing, unreadable, empty, not a key, or open to other users.
+    pub fn read(path: &Path) -> Result<Self, KeyFileError> {
+        read(path).map_err(|problem| KeyFileError { path: path.to_owned(), problem })
+    }
+
+    /// Reads the key, or makes one (mode 0600) where the file is absent. Several processes may do so at once, as they
+    /// do when Kong reloads: all of them end with the same key.
+    ///
+    /// # Errors
+    /// As [`ProofKey::read`], or that the file cannot be written.
+    pub fn read_or_create(path: &Path) -> Result<Self, KeyFileError> {
+        let result = match read(path) {
+            Err(Problem::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                create(path).and_then(|()| read(path))
+            }
+            other => other,
+        };
+        result.map_err(|problem| KeyFileError { path: path.to_owned(), problem })
+    }
+}
+
+fn read(path: &Path) -> Result<ProofKey, Problem> {
+    let file = File::open(path)?;
+    let mode = file.metadata()?.permissions().mode() & 0o7777;
+    if mode & 0o007 != 0 {
+        return Err(Problem::OpenToOthers(mode));
+    }
+    // One more than any well-formed file has, so that a wrong file is not read whole.
+    let mut text = Zeroizing::new(String::with_capacity(128));
+    file.take(128).read_to_string(&mut text)?;
+    if text.trim().is_empty() {
+        return Err(Problem::Empty);
+    }
+    let bytes = Zeroizing::new(BASE64.decode(text.trim()).map_err(|_| Problem::NotAKey)?);
+    let bytes = <[u8; KEY_BYTES]>::try_from(bytes.as_slice()).map_err(|_| Problem::NotAKey)?;
+    Ok(ProofKey::from_bytes(bytes))
+}
+
+/// Writes a new key beside `path` and links it into place: whoever comes second finds the first one's key, whole.
+fn create(path: &Path) -> Result<(), Problem> {
+    let mut bytes = Zeroizing::new([0u8; KEY_BYTES]);
+    getrandom::fill(bytes.as_mut_slice()).map_err(Problem::Random)?;
+    let text = Zeroizing::new(format!("{}\n", BASE64.encode(bytes.as_slice())));
+
+    // A name that nobody else has: process ids repeat between containers that share the folder.
+    let mut suffix = [0u8; 8];
+    getrandom::fill(&mut suffix).map_err(Problem::Random)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{:016x}.new", u64::from_be_bytes(suffix)));
+    let new = path.with_file_name(name);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let linked = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| std::fs::hard_link(&new, path));
+    let _ = std::fs::remove_file(&new);
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+impl std::fmt::Debug for ProofKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ProofKey(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: &Path, content: &str, mode: u32) {
+        std::fs::write(path, content).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_only_its_owner_may_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mtls-auth.key");
+        let made = ProofKey::read_or_create(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(ProofKey::read_or_create(&path).unwrap().bytes(), made.bytes());
+        assert_eq!(ProofKey::read(&path).unwrap().bytes(), made.bytes());
+        assert_ne!(made.bytes(), [0; 32]);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left behind");
+    }
+
+    #[test]
+    fn whoever_makes_it_second_takes_the_first_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        write(&path.with_file_name("first"), &format!("{}\n", BASE64.encode([3; 32])), 0o600);
+        std::fs::hard_link(path.with_file_name("first"), &path).unwrap();
+        // `create` loses the race against a file that is there by now, and leaves it alone.
+        create(&path).unwrap();
+        assert_eq!(read(&path).unwrap().bytes(), [3; 32]);
+    }
+
+    #[test]
+    fn a_file_that_is_no_key_is_named_with_what_is_wrong() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let good = BASE64.encode([1; 32]);
+        for (content, mode, says) in [
+            ("", 0o600, "empty"),
+            ("  \n", 0o600, "empty"),
+            ("secret", 0o600, "32 bytes in base64"),
+            (&BASE64.encode([1; 31]), 0o600, "32 bytes in base64"),
+            (&good.repeat(9), 0o600, "32 bytes in base64"),
+            (&good, 0o604, "0604"),
+            (&good, 0o662, "0662"),
+        ] {
+            write(&path, content, mode);
+            let error = ProofKey::read_or_create(&path).unwrap_err().to_string();
+            assert!(error.contains(path.to_str().unwrap()) && error.contains(says), "{error}");
+        }
+        write(&path, &good, 0o640);
+        assert!(ProofKey::read(&path).is_ok(), "a group may share the key");
+        let absent = dir.path().join("absent");
+        assert!(ProofKey::read(&absent).unwrap_err().to_string().contains("No such file"));
+    }
+}
