@@ -1,1 +1,9 @@
-//! Placeholder.
+//! This knows what tests and the demonstration set up around the two binaries: throw-away certificates, child
+//! processes, an upstream that tells what it saw, a TLS client that tells whether it was asked for a certificate.
+//!
+//! Nothing here is for production: errors panic.
+
+#![forbid(unsafe_code)]
+
+pub mod pki;
+pub mod process;

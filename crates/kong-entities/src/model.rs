@@ -1,0 +1,116 @@
+//! This knows what an entity is and which refers to which.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// All entities of one configuration of Kong, read at one time.
+#[derive(Debug, Default)]
+pub struct Entities {
+    /// By id, lower-case.
+    pub ca_certificates: HashMap<String, CaCertificate>,
+    /// In the order of the source.
+    pub services: Vec<Service>,
+    /// In the order of the source.
+    pub routes: Vec<Route>,
+    /// In the order of the source.
+    pub plugins: Vec<Plugin>,
+    pub(crate) consumers: Vec<Arc<Consumer>>,
+    pub(crate) consumer_by_id: HashMap<String, usize>,
+    pub(crate) consumer_by_username: HashMap<String, usize>,
+    pub(crate) consumer_by_custom_id: HashMap<String, usize>,
+}
+
+/// A `ca_certificates` entity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaCertificate {
+    /// Its certificate, in PEM, as it stands in the source: nobody has parsed it yet.
+    pub cert: String,
+}
+
+/// A `consumers` entity. At least one of `username` and `custom_id` is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    /// Kong's id of it, lower-case.
+    pub id: String,
+    /// Unique among consumers.
+    pub username: Option<String>,
+    /// Unique among consumers.
+    pub custom_id: Option<String>,
+}
+
+/// A `services` entity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name, or its id where it has none: for people to read.
+    pub label: String,
+}
+
+/// A `routes` entity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Its name, or its id where it has none: for people to read.
+    pub label: String,
+    /// Index of its service in [`Entities::services`].
+    pub service: Option<usize>,
+    /// The server names that it matches, as written: exact, `*.example.com` or `example.*`. Empty: it matches any.
+    pub snis: Vec<String>,
+    /// `http`, `https`, `grpc`, `tls`, …; Kong's default where the source names none.
+    pub protocols: Vec<String>,
+    /// Set where the route is written in the expressions language, which then stands for all other matchers.
+    pub expression: Option<String>,
+}
+
+/// A `plugins` entity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plugin {
+    /// The name of the plugin, such as `mtls-auth`.
+    pub name: String,
+    /// Whether Kong runs it.
+    pub enabled: bool,
+    /// What it applies to.
+    pub scope: Scope,
+    /// Its configuration as written, without the schema's defaults.
+    pub config: serde_json::Value,
+}
+
+/// What a plugin applies to; all that is set must match. Nothing set: everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Index in [`Entities::services`].
+    pub service: Option<usize>,
+    /// Index in [`Entities::routes`].
+    pub route: Option<usize>,
+    /// Whether it applies to one consumer or consumer group only.
+    pub consumer: bool,
+}
+
+impl Entities {
+    /// The consumer with this id, in any case.
+    pub fn consumer_by_id(&self, id: &str) -> Option<&Arc<Consumer>> {
+        self.consumer(&self.consumer_by_id, &id.to_ascii_lowercase())
+    }
+
+    /// The consumer with exactly this username.
+    pub fn consumer_by_username(&self, username: &str) -> Option<&Arc<Consumer>> {
+        self.consumer(&self.consumer_by_username, username)
+    }
+
+    /// The consumer with exactly this custom id.
+    pub fn consumer_by_custom_id(&self, custom_id: &str) -> Option<&Arc<Consumer>> {
+        self.consumer(&self.consumer_by_custom_id, custom_id)
+    }
+
+    /// The consumer that a configuration names by its id or else its username, as Kong's `anonymous` does.
+    pub fn consumer_by_id_or_username(&self, name: &str) -> Option<&Arc<Consumer>> {
+        self.consumer_by_id(name).or_else(|| self.consumer_by_username(name))
+    }
+
+    /// How many consumers there are.
+    pub fn consumer_count(&self) -> usize {
+        self.consumers.len()
+    }
+
+    fn consumer(&self, index: &HashMap<String, usize>, key: &str) -> Option<&Arc<Consumer>> {
+        index.get(key).map(|&position| &self.consumers[position])
+    }
+}

@@ -1,0 +1,150 @@
+//! What is read from a declarative file, and what is refused.
+
+use kong_entities::{Scope, load, parse_json, parse_yaml};
+
+const NESTED: &str = r#"
+_format_version: "3.0"
+_transform: true
+ca_certificates:
+- id: 6AE7A1A4-0CF0-4B6A-9D3F-3F7C5A0B1C2D
+  cert: PEM
+consumers:
+- username: alice
+  custom_id: a-1
+- id: 11111111-1111-4111-8111-111111111111
+  custom_id: b-2
+  plugins:
+  - name: rate-limiting
+services:
+- name: payments
+  url: http://127.0.0.1:9000
+  plugins:
+  - name: mtls-auth
+    config: {ca_certificates: [x]}
+  routes:
+  - name: pay
+    snis: [pay.example.com, "*.pay.example.com"]
+    plugins:
+    - name: mtls-auth
+      enabled: false
+- name: other
+  url: http://127.0.0.1:9001
+routes:
+- name: bare
+  service: other
+- id: 22222222-2222-4222-8222-222222222222
+  service: {id: payments}
+  protocols: [tls]
+  expression: tls.sni == "a"
+plugins:
+- name: mtls-auth
+- name: mtls-auth
+  route: pay
+- name: mtls-auth
+  service: {name: other}
+  consumer: alice
+"#;
+
+#[test]
+fn everything_that_is_nested_or_referred_to_is_found() {
+    let entities = parse_yaml(NESTED).unwrap();
+    assert_eq!(entities.ca_certificates["6ae7a1a4-0cf0-4b6a-9d3f-3f7c5a0b1c2d"].cert, "PEM");
+
+    let services: Vec<_> = entities.services.iter().map(|service| service.label.as_str()).collect();
+    assert_eq!(services, ["payments", "other"]);
+    let routes: Vec<_> =
+        entities.routes.iter().map(|route| (route.label.as_str(), route.service, route.snis.len())).collect();
+    let unnamed = "22222222-2222-4222-8222-222222222222";
+    assert_eq!(routes, [("pay", Some(0), 2), ("bare", Some(1), 0), (unnamed, Some(0), 0)]);
+    assert_eq!(entities.routes[0].protocols, ["http", "https"]);
+    assert_eq!(entities.routes[2].protocols, ["tls"]);
+    assert_eq!(entities.routes[2].expression.as_deref(), Some(r#"tls.sni == "a""#));
+
+    let scope = |service, route, consumer| Scope { service, route, consumer };
+    let ours: Vec<_> = entities
+        .plugins
+        .iter()
+        .filter(|plugin| plugin.name == "mtls-auth")
+        .map(|plugin| (plugin.scope, plugin.enabled))
+        .collect();
+    assert_eq!(ours.len(), 5);
+    for expected in [
+        (scope(Some(0), None, false), true),
+        (scope(None, Some(0), false), false),
+        (scope(None, None, false), true),
+        (scope(None, Some(0), false), true),
+        (scope(Some(1), None, true), true),
+    ] {
+        assert!(ours.contains(&expected), "{expected:?} in {ours:?}");
+    }
+    let on_service =
+        entities.plugins.iter().find(|plugin| plugin.scope == scope(Some(0), None, false)).unwrap();
+    assert_eq!(on_service.config["ca_certificates"][0], "x");
+}
+
+#[test]
+fn consumers_are_found_by_each_of_their_names() {
+    let entities = parse_yaml(NESTED).unwrap();
+    let alice = entities.consumer_by_username("alice").unwrap();
+    assert_eq!(entities.consumer_by_custom_id("a-1"), Some(alice));
+    assert_eq!(entities.consumer_by_id_or_username("alice"), Some(alice));
+    assert_eq!(entities.consumer_by_id_or_username(&alice.id.to_uppercase()), Some(alice));
+    let other = entities.consumer_by_id("11111111-1111-4111-8111-111111111111").unwrap();
+    assert_eq!(entities.consumer_by_custom_id("b-2"), Some(other));
+    for stranger in ["Alice", "alice ", "a-1", ""] {
+        assert_eq!(entities.consumer_by_username(stranger), None, "{stranger:?}");
+    }
+}
+
+/// The ids are those that a Kong 3.9.1 gave to these consumers.
+#[test]
+fn a_consumer_without_id_has_the_id_that_kong_gives_it() {
+    let entities = parse_yaml(NESTED).unwrap();
+    assert_eq!(entities.consumer_by_username("alice").unwrap().id, "b32379d9-3d28-5683-a79c-72139be6e34f");
+}
+
+#[test]
+fn json_reads_the_same() {
+    let entities = parse_json(r#"{"_format_version":"3.0","consumers":[{"username":"bob"}]}"#).unwrap();
+    assert!(entities.consumer_by_username("bob").is_some());
+}
+
+#[test]
+fn what_is_wrong_is_refused_and_named() {
+    let consumers = |list: &str| format!("_format_version: '3.0'\nconsumers: {list}\n");
+    let plugins = |list: &str| format!("_format_version: '3.0'\nplugins: {list}\n");
+    for (text, says) in [
+        (String::new(), "empty"),
+        (" \n".into(), "empty"),
+        ("consumers: []\n".into(), "_format_version"),
+        ("_format_version: '9'\n".into(), "_format_version"),
+        ("just some words".into(), "line 1"),
+        (consumers("[{username: a}, {username: a}]"), "stands twice"),
+        (
+            consumers("[{username: a, custom_id: x}, {username: b, custom_id: x}]"),
+            "custom_id \"x\" stands twice",
+        ),
+        (consumers("[{username: [a]}]"), "line 2"),
+        (plugins("[{name: mtls-auth, route: nowhere}]"), "there is no route \"nowhere\""),
+        (plugins("[{name: mtls-auth, service: {name: nowhere}}]"), "there is no service \"nowhere\""),
+        (plugins("[{name: mtls-auth, service: {}}]"), "expected a name or an id"),
+        (plugins("[{name: mtls-auth, enabled: perhaps}]"), "line 2"),
+        ("_format_version: '3.0'\nroutes: [{name: r}, {name: r}]\n".into(), "\"r\" stands twice"),
+        (format!("{}consumers: []\nconsumers: []\n", consumers("[]")), "consumers"),
+    ] {
+        let problem = parse_yaml(&text).map(|_| ()).unwrap_err();
+        assert!(problem.contains(says), "{text:?}: {problem}");
+    }
+}
+
+#[test]
+fn an_error_names_the_file_and_does_not_quote_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kong.yml");
+    assert!(load(&path).unwrap_err().to_string().contains("kong.yml: No such file"));
+    std::fs::write(&path, "_format_version: '3.0'\ncertificates: {key: SECRET}\nplugins: 7 # SECRET\n")
+        .unwrap();
+    let error = load(&path).unwrap_err().to_string();
+    assert!(error.contains("kong.yml: ") && error.contains("line 3"), "{error}");
+    assert!(!error.contains("SECRET"), "{error}");
+}

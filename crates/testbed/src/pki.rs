@@ -1,0 +1,182 @@
+//! This knows how to make throw-away CAs and certificates, valid around now.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, KeyUsagePurpose, SanType,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A CA that exists for the length of a test.
+pub struct Ca {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A certificate with its private key.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    /// The certificate, in PEM.
+    pub cert: String,
+    /// The certificate, in DER.
+    pub der: Vec<u8>,
+    /// The private key, in PEM (PKCS #8).
+    pub key: String,
+}
+
+/// What a certificate is to say; see [`Ca::issue`].
+#[derive(Clone, Debug)]
+pub struct Subject {
+    cn: Option<String>,
+    sans: Vec<SanType>,
+    usages: Vec<ExtendedKeyUsagePurpose>,
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+impl Ca {
+    /// A self-signed root.
+    pub fn root(cn: &str) -> Self {
+        let params = ca_params(cn);
+        Self { issuer: CertifiedIssuer::self_signed(params, key()).expect("a root") }
+    }
+
+    /// An intermediate that this CA signs.
+    pub fn intermediate(&self, cn: &str) -> Self {
+        let params = ca_params(cn);
+        Self { issuer: CertifiedIssuer::signed_by(params, key(), &self.issuer).expect("an intermediate") }
+    }
+
+    /// Signs a certificate.
+    pub fn issue(&self, subject: Subject) -> Leaf {
+        let key = key();
+        let params = subject.params();
+        let cert = params.signed_by(&key, &self.issuer).expect("a leaf");
+        Leaf { cert: cert.pem(), der: cert.der().to_vec(), key: key.serialize_pem() }
+    }
+
+    /// Its certificate, in PEM.
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// Its certificate, in DER.
+    pub fn der(&self) -> Vec<u8> {
+        self.issuer.der().to_vec()
+    }
+}
+
+impl Leaf {
+    /// Writes `<name>.crt` and `<name>.key` into a folder; the certificate is followed by `chain`.
+    pub fn write(&self, dir: &Path, name: &str, chain: &[&Ca]) {
+        let mut pem = self.cert.clone();
+        pem.extend(chain.iter().map(|ca| ca.pem()));
+        std::fs::write(dir.join(format!("{name}.crt")), pem).expect("a certificate file");
+        std::fs::write(dir.join(format!("{name}.key")), &self.key).expect("a key file");
+    }
+}
+
+impl Subject {
+    /// A client certificate with this CN, good for TLS clients, valid now and for an hour.
+    pub fn client(cn: &str) -> Self {
+        let now = SystemTime::now();
+        Self {
+            cn: Some(cn.to_owned()),
+            sans: Vec::new(),
+            usages: vec![ExtendedKeyUsagePurpose::ClientAuth],
+            not_before: now - HOUR,
+            not_after: now + HOUR,
+        }
+    }
+
+    /// A server certificate for these DNS names or addresses.
+    pub fn server(names: &[&str]) -> Self {
+        let subject = Self::client(names[0]).usages(vec![ExtendedKeyUsagePurpose::ServerAuth]);
+        names.iter().fold(subject, |subject, name| match name.parse::<IpAddr>() {
+            Ok(address) => subject.san(SanType::IpAddress(address)),
+            Err(_) => subject.dns(name),
+        })
+    }
+
+    /// Leaves the subject empty.
+    pub fn without_cn(mut self) -> Self {
+        self.cn = None;
+        self
+    }
+
+    /// Adds a subject alternative name.
+    pub fn san(mut self, san: SanType) -> Self {
+        self.sans.push(san);
+        self
+    }
+
+    /// Adds a DNS name as subject alternative name.
+    pub fn dns(self, name: &str) -> Self {
+        self.san(SanType::DnsName(name.try_into().expect("an IA5 name")))
+    }
+
+    /// Sets the extended key usages; none leaves the extension out.
+    pub fn usages(mut self, usages: Vec<ExtendedKeyUsagePurpose>) -> Self {
+        self.usages = usages;
+        self
+    }
+
+    /// Sets the time before which it is not valid.
+    pub fn not_before(mut self, time: SystemTime) -> Self {
+        self.not_before = time;
+        self
+    }
+
+    /// Sets the time after which it is no longer valid.
+    pub fn not_after(mut self, time: SystemTime) -> Self {
+        self.not_after = time;
+        self
+    }
+
+    /// Ended a minute ago.
+    pub fn expired(self) -> Self {
+        self.not_after(SystemTime::now() - Duration::from_secs(60))
+    }
+
+    /// Begins in a minute.
+    pub fn not_yet_valid(self) -> Self {
+        self.not_before(SystemTime::now() + Duration::from_secs(60))
+    }
+
+    fn params(self) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = distinguished_name(self.cn.as_deref());
+        params.subject_alt_names = self.sans;
+        params.extended_key_usages = self.usages;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.not_before = self.not_before.into();
+        params.not_after = self.not_after.into();
+        params.use_authority_key_identifier_extension = true;
+        params
+    }
+}
+
+fn ca_params(cn: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = distinguished_name(Some(cn));
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = (SystemTime::now() - 2 * HOUR).into();
+    params.not_after = (SystemTime::now() + 24 * HOUR).into();
+    params
+}
+
+fn distinguished_name(cn: Option<&str>) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    if let Some(cn) = cn {
+        name.push(DnType::CommonName, cn);
+    }
+    name
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate().expect("a P-256 key")
+}

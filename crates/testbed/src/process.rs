@@ -1,0 +1,132 @@
+//! This knows how to build, start and stop the two binaries as child processes.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long a process may take over anything that a test waits for, on a slow and busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Builds a binary of the workspace with the profile of the running program, and returns its path. Where cargo does
+/// not run this program, the binary must be beside it.
+///
+/// Cargo builds no binaries of other packages for a test or a program, so both ask for them here.
+pub fn binary(name: &str) -> PathBuf {
+    let exe = std::env::current_exe().expect("the path of this program");
+    // target/<profile>/name, or target/<profile>/deps/name-hash for a test.
+    let dir = exe.parent().expect("a folder");
+    let dir = if dir.ends_with("deps") { dir.parent().expect("a folder") } else { dir };
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--package", name, "--bin", name]);
+        if dir.ends_with("release") {
+            build.arg("--release");
+        }
+        build.arg("--target-dir").arg(dir.parent().expect("a target folder"));
+        assert!(build.status().expect("cargo runs").success(), "cargo cannot build {name}");
+    }
+    dir.join(name)
+}
+
+/// A child process whose output is kept; it is killed when this is dropped.
+pub struct Process {
+    name: String,
+    child: Child,
+    output: Arc<Output>,
+}
+
+#[derive(Default)]
+struct Output {
+    lines: Mutex<Vec<String>>,
+    more: Condvar,
+}
+
+impl Process {
+    /// Starts a command with an empty environment, as Kong starts its plugin servers.
+    pub fn start(command: &mut Command) -> Self {
+        let name =
+            Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut child = command
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        let output = Arc::new(Output::default());
+        keep(child.stdout.take().expect("a pipe"), &output);
+        keep(child.stderr.take().expect("a pipe"), &output);
+        Self { name, child, output }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has printed so far.
+    pub fn output(&self) -> Vec<String> {
+        self.output.lines.lock().unwrap().clone()
+    }
+
+    /// Waits until it has printed a line that contains `text`, and returns the line.
+    ///
+    /// # Panics
+    /// After [`PATIENCE`], with all that it printed instead.
+    pub fn wait_for(&self, text: &str) -> String {
+        let lines = self.output.lines.lock().unwrap();
+        let found = |lines: &Vec<String>| lines.iter().find(|line| line.contains(text)).cloned();
+        let (lines, _) =
+            self.output.more.wait_timeout_while(lines, PATIENCE, |lines| found(lines).is_none()).unwrap();
+        found(&lines)
+            .unwrap_or_else(|| panic!("{} never printed {text:?}, but:\n{}", self.name, lines.join("\n")))
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "{} cannot be sent SIG{signal}", self.name);
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// After [`PATIENCE`].
+    pub fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "{} does not end:\n{}", self.name, self.output().join("\n"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let lines = self.output();
+            #[allow(clippy::print_stderr, reason = "a failed test shows what its processes said")]
+            {
+                eprintln!("--- {} printed:\n{}", self.name, lines.join("\n"));
+            }
+        }
+    }
+}
+
+fn keep(pipe: impl Read + Send + 'static, output: &Arc<Output>) {
+    let output = Arc::clone(output);
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            output.lines.lock().unwrap().push(line);
+            output.more.notify_all();
+        }
+    });
+}
