@@ -1,0 +1,235 @@
+//! This knows the way of a request through the access phase: from its headers to a consumer, or to a refusal.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use kong_entities::{Consumer, Entities};
+
+use crate::certificate::Certificate;
+use crate::config::{Config, ConsumerField, GroupBy};
+use crate::handoff;
+use crate::instance::Instance;
+use crate::pdk::{Credential, Headers, LogLevel, Pdk, PdkFault};
+use crate::reason::Reason;
+use crate::verify::Verified;
+
+/// How the access phase ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Kong goes on with the request.
+    Proceed,
+    /// Kong answers the request with this. Nothing comes after it.
+    Refuse { status: u16, message: &'static str },
+}
+
+const NO_CERTIFICATE: Verdict =
+    Verdict::Refuse { status: 401, message: "No required TLS certificate was sent" };
+const NOT_VERIFIED: Verdict = Verdict::Refuse { status: 401, message: "TLS certificate failed verification" };
+
+/// For whatever is our own fault: never the upstream, and nothing that tells a client why.
+pub(crate) const FAULT: Verdict = Verdict::Refuse { status: 500, message: "An unexpected error occurred" };
+
+/// Runs the access phase for one request: reads its headers, decides, and tells Kong. Three PDK calls for a
+/// certificate that passes, one more where `anonymous` is set, for only Kong knows whether an earlier plugin has
+/// authenticated the request.
+pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Verdict {
+    let headers = match pdk.request_headers().await {
+        Ok(headers) => headers,
+        Err(PdkFault) => return refuse(pdk, Denied::because(Reason::Internal)).await,
+    };
+    if instance.config.anonymous.is_some() && pdk.is_authenticated().await {
+        return leave_alone(pdk, &headers).await;
+    }
+    match decide(instance, &headers, now) {
+        Ok(Caller::Consumer { consumer, credential }) => {
+            pdk.authenticate(Some(&consumer), Some(&credential)).await;
+            let mut identity = consumer_headers(&consumer);
+            identity.push(("X-Credential-Identifier", credential.id));
+            pdk.set_request_headers(handoff::upstream_headers(&headers, identity)).await;
+            Verdict::Proceed
+        }
+        Ok(Caller::Trusted { group, credential, identity }) => {
+            match group {
+                Some(group) => pdk.set_authenticated_group(&group).await,
+                None => pdk.authenticate(None, Some(&credential)).await,
+            }
+            pdk.set_request_headers(handoff::upstream_headers(&headers, identity)).await;
+            Verdict::Proceed
+        }
+        Ok(Caller::Anonymous { consumer, denied }) => {
+            if denied.reason != Reason::NoCertificate {
+                pdk.log(LogLevel::Notice, denied.line("passed as anonymous")).await;
+            }
+            pdk.authenticate(Some(&consumer), None).await;
+            let mut identity = consumer_headers(&consumer);
+            identity.push(("X-Anonymous-Consumer", "true".to_owned()));
+            pdk.set_request_headers(handoff::upstream_headers(&headers, identity)).await;
+            Verdict::Proceed
+        }
+        Err(denied) => refuse(pdk, denied).await,
+    }
+}
+
+/// Somebody else has authenticated the request: all that is ours to do is to keep from the upstream
+/// what a client may not have set.
+async fn leave_alone(pdk: &mut impl Pdk, headers: &Headers) -> Verdict {
+    if handoff::may_be_incomplete(headers) {
+        return refuse(pdk, Denied::because(Reason::TooManyHeaders)).await;
+    }
+    let removed = handoff::foreign_headers(headers);
+    if !removed.is_empty() {
+        pdk.set_request_headers(removed).await;
+    }
+    Verdict::Proceed
+}
+
+async fn refuse(pdk: &mut impl Pdk, denied: Denied) -> Verdict {
+    let (level, verdict) = match denied.reason {
+        Reason::NoCertificate => (LogLevel::Notice, NO_CERTIFICATE),
+        reason if reason.is_fault() => (LogLevel::Err, FAULT),
+        _ => (LogLevel::Notice, NOT_VERIFIED),
+    };
+    pdk.log(level, denied.line("refused")).await;
+    verdict
+}
+
+/// Who the caller is, as far as the instance wants to know.
+#[derive(Debug)]
+enum Caller {
+    /// Trusted, and mapped to a consumer.
+    Consumer { consumer: Arc<Consumer>, credential: Credential },
+    /// Trusted, which is enough in skip mode.
+    Trusted { group: Option<String>, credential: Credential, identity: Vec<(&'static str, String)> },
+    /// Not authenticated, and welcome all the same.
+    Anonymous { consumer: Arc<Consumer>, denied: Denied },
+}
+
+/// Why a request is not authenticated, with the certificate where there was one to read.
+#[derive(Debug)]
+struct Denied {
+    reason: Reason,
+    detail: Option<String>,
+    certificate: Option<Box<Certificate>>,
+}
+
+impl Denied {
+    fn because(reason: Reason) -> Self {
+        Self { reason, detail: None, certificate: None }
+    }
+
+    /// One line of Kong's error log. What comes from a certificate is escaped by [`crate::names`].
+    fn line(&self, what: &str) -> String {
+        let mut line = format!("{what}: {}", self.reason.code());
+        if let Some(detail) = &self.detail {
+            line.push_str(&format!(", {detail}"));
+        }
+        if let Some(certificate) = &self.certificate {
+            line.push_str(&format!(
+                ", subject: {:?}, issuer: {:?}, serial: {}, sha256: {}",
+                certificate.subject, certificate.issuer, certificate.serial, certificate.fingerprint
+            ));
+        }
+        line
+    }
+}
+
+/// The decision: a function of the request's headers, the instance, the entities and the time.
+fn decide(instance: &Instance, headers: &Headers, now: SystemTime) -> Result<Caller, Denied> {
+    // Before anything else, for `anonymous` must not let through what could not be looked at.
+    if handoff::may_be_incomplete(headers) {
+        return Err(Denied::because(Reason::TooManyHeaders));
+    }
+    let entities = instance.entities();
+    let denied = match identify(instance, &entities, headers, now) {
+        Err(denied) if !denied.reason.is_fault() => denied,
+        settled => return settled,
+    };
+    match &instance.config.anonymous {
+        None => Err(denied),
+        Some(name) => {
+            let consumer = configured_consumer(&entities, "anonymous", name)?;
+            Ok(Caller::Anonymous { consumer, denied })
+        }
+    }
+}
+
+fn identify(
+    instance: &Instance,
+    entities: &Arc<Entities>,
+    headers: &Headers,
+    now: SystemTime,
+) -> Result<Caller, Denied> {
+    let presented = handoff::presented(headers, instance.proof_key(), now).map_err(Denied::because)?;
+    let verified = instance.verify(entities, &presented, now).map_err(|refusal| Denied {
+        certificate: Certificate::from_der(&presented.leaf).map(Box::new),
+        reason: refusal.reason,
+        detail: refusal.detail,
+    })?;
+    if instance.config.skip_consumer_lookup {
+        return Ok(trusted(&instance.config, &verified));
+    }
+    match find_consumer(&instance.config, entities, &verified)? {
+        Some((consumer, credential)) => Ok(Caller::Consumer { consumer, credential }),
+        None => Err(Denied {
+            reason: Reason::NoConsumer,
+            detail: None,
+            certificate: Some(Box::new(verified.certificate().clone())),
+        }),
+    }
+}
+
+/// Skip mode: the certificate is the credential, and its subject may be a group.
+fn trusted(config: &Config, verified: &Verified) -> Caller {
+    let certificate = verified.certificate();
+    let group = match config.authenticated_group_by {
+        Some(GroupBy::Cn) => certificate.common_name.clone(),
+        Some(GroupBy::Dn) => Some(certificate.subject.clone()),
+        None => None,
+    };
+    let mut identity = vec![("X-Client-Cert-Dn", certificate.subject.clone())];
+    identity.extend(certificate.alternative_names_text().map(|names| ("X-Client-Cert-San", names)));
+    Caller::Trusted { group, credential: Credential { id: certificate.subject.clone() }, identity }
+}
+
+/// The consumer for a verified certificate (`mtls-auth.md`, "Which consumer"), and the name that led to it.
+fn find_consumer(
+    config: &Config,
+    entities: &Entities,
+    verified: &Verified,
+) -> Result<Option<(Arc<Consumer>, Credential)>, Denied> {
+    let names = verified.certificate().subject_names();
+    // Name by name, and for each name the username first: the order in the configuration does not count.
+    let fields = [ConsumerField::Username, ConsumerField::CustomId];
+    for name in &names {
+        for field in fields.into_iter().filter(|field| config.consumer_by.contains(field)) {
+            let found = match field {
+                ConsumerField::Username => entities.consumer_by_username(&name.text),
+                ConsumerField::CustomId => entities.consumer_by_custom_id(&name.text),
+            };
+            if let Some(consumer) = found {
+                return Ok(Some((Arc::clone(consumer), Credential { id: name.text.clone() })));
+            }
+        }
+    }
+    let Some(default) = &config.default_consumer else { return Ok(None) };
+    let consumer = configured_consumer(entities, "default_consumer", default)?;
+    let id =
+        names.into_iter().next().map_or_else(|| verified.certificate().subject.clone(), |name| name.text);
+    Ok(Some((consumer, Credential { id })))
+}
+
+/// A consumer that the configuration names must be there: to pass without it would be to pass as nobody.
+fn configured_consumer(entities: &Entities, field: &str, name: &str) -> Result<Arc<Consumer>, Denied> {
+    entities.consumer_by_id_or_username(name).cloned().ok_or_else(|| Denied {
+        reason: Reason::ConsumerUnavailable,
+        detail: Some(format!("config.{field}: there is no consumer {name:?}")),
+        certificate: None,
+    })
+}
+
+fn consumer_headers(consumer: &Consumer) -> Vec<(&'static str, String)> {
+    let mut headers = vec![("X-Consumer-ID", consumer.id.clone())];
+    headers.extend(consumer.username.clone().map(|username| ("X-Consumer-Username", username)));
+    headers.extend(consumer.custom_id.clone().map(|custom_id| ("X-Consumer-Custom-ID", custom_id)));
+    headers
+}

@@ -1,0 +1,81 @@
+//! This knows what a certificate says, trusted or not.
+
+use sha2::{Digest, Sha256};
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::names::{self, NameKind, SubjectName};
+
+/// What a leaf certificate says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Certificate {
+    /// RFC 4514.
+    pub(crate) subject: String,
+    /// RFC 4514.
+    pub(crate) issuer: String,
+    /// In hexadecimal.
+    pub(crate) serial: String,
+    /// SHA-256 over the DER, in hexadecimal.
+    pub(crate) fingerprint: String,
+    /// The CN, where there is exactly one and it has an exact text.
+    pub(crate) common_name: Option<String>,
+    /// The SANs; none where there is no such extension.
+    alternative_names: Option<Vec<SubjectName>>,
+}
+
+impl Certificate {
+    /// Reads a certificate.
+    ///
+    /// # Errors
+    /// None where it is not exactly one certificate in DER, or where its SAN extension cannot be read.
+    pub(crate) fn from_der(der: &[u8]) -> Option<Self> {
+        let (rest, parsed) = X509Certificate::from_der(der).ok()?;
+        if !rest.is_empty() {
+            return None;
+        }
+        Some(Self {
+            subject: names::distinguished_name(parsed.subject()),
+            issuer: names::distinguished_name(parsed.issuer()),
+            serial: hex(parsed.raw_serial()),
+            fingerprint: hex(&Sha256::digest(der)),
+            common_name: names::common_name(parsed.subject()),
+            alternative_names: alternative_names(&parsed)?,
+        })
+    }
+
+    /// The names that may map to a consumer: the SANs in order, the CN only where there is no SAN extension
+    /// (`mtls-auth.md`, "Which consumer").
+    pub(crate) fn subject_names(&self) -> Vec<SubjectName> {
+        match (&self.alternative_names, &self.common_name) {
+            (Some(names), _) => names.clone(),
+            (None, Some(name)) => vec![SubjectName { kind: NameKind::CommonName, text: name.clone() }],
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// The SANs for a header, where there are any.
+    pub(crate) fn alternative_names_text(&self) -> Option<String> {
+        self.alternative_names.as_deref().filter(|names| !names.is_empty()).map(names::list)
+    }
+}
+
+/// The outer `None`: an extension that cannot be read, or that stands twice. It may hide names, so nothing goes on.
+fn alternative_names(certificate: &X509Certificate<'_>) -> Option<Option<Vec<SubjectName>>> {
+    let mut found = None;
+    for extension in certificate.extensions() {
+        if extension.oid != x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME {
+            continue;
+        }
+        match extension.parsed_extension() {
+            ParsedExtension::SubjectAlternativeName(names) if found.is_none() => {
+                found = Some(names::alternative_names(names));
+            }
+            _ => return None,
+        }
+    }
+    Some(found)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,131 @@
+//! This knows the command line, and the options file that may stand in for it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use serde::Deserialize;
+
+/// Mutual-TLS authentication for open-source Kong: the external plugin server.
+#[derive(Debug, Parser)]
+#[command(name = "mtls-auth", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    /// Prints the plugin info that Kong asks for with its query command, and ends.
+    #[arg(long)]
+    pub(crate) dump: bool,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serves Kong on the socket, as without any command.
+    Serve(Options),
+}
+
+/// The options of `serve`, each of which may also stand in the file of `--config`, with `_` for `-`.
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Options {
+    /// Kong's prefix: where the socket and the key live [default: /usr/local/kong]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) kong_prefix: Option<PathBuf>,
+
+    /// The socket to serve on [default: <prefix>/mtls-auth.socket]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+
+    /// Kong's declarative file (YAML or JSON) with CA certificates and consumers, watched for changes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) declarative_config: Option<PathBuf>,
+
+    /// The key shared with the shim, made where absent [default: <prefix>/mtls-auth.key]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) proof_key_file: Option<PathBuf>,
+
+    /// What to log: error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<LogLevel>,
+
+    /// These options in YAML; the command line wins
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// The options as they count.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) socket: PathBuf,
+    pub(crate) declarative_config: Option<PathBuf>,
+    pub(crate) proof_key_file: PathBuf,
+    pub(crate) log_level: LogLevel,
+}
+
+/// The options file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OptionsError {
+    #[error("{}: {error}", path.display())]
+    Io { path: PathBuf, error: std::io::Error },
+    #[error("{}: it is empty", path.display())]
+    Empty { path: PathBuf },
+    #[error("{}: {problem}", path.display())]
+    Content { path: PathBuf, problem: String },
+}
+
+/// The command line in the form that the parser knows: Kong and its other servers write these two with one hyphen.
+pub(crate) fn with_double_hyphens(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    args.into_iter()
+        .map(|arg| match arg.to_str() {
+            Some("-dump") => "--dump".into(),
+            Some("-kong-prefix") => "--kong-prefix".into(),
+            Some(text) if text.starts_with("-kong-prefix=") => format!("-{text}").into(),
+            _ => arg,
+        })
+        .collect()
+}
+
+impl Options {
+    /// Reads the options file, if one is named, and fills in the defaults.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub(crate) fn settle(self) -> Result<Settings, OptionsError> {
+        const KONG_PREFIX: &str = "/usr/local/kong";
+        let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let prefix = self.kong_prefix.or(file.kong_prefix).unwrap_or_else(|| KONG_PREFIX.into());
+        Ok(Settings {
+            socket: self.socket.or(file.socket).unwrap_or_else(|| prefix.join("mtls-auth.socket")),
+            declarative_config: self.declarative_config.or(file.declarative_config),
+            proof_key_file: self
+                .proof_key_file
+                .or(file.proof_key_file)
+                .unwrap_or_else(|| prefix.join("mtls-auth.key")),
+            log_level: self.log_level.or(file.log_level).unwrap_or(LogLevel::Info),
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Options, OptionsError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| OptionsError::Io { path: path.to_owned(), error })?;
+    if text.trim().is_empty() {
+        return Err(OptionsError::Empty { path: path.to_owned() });
+    }
+    serde_saphyr::from_str(&text)
+        .map_err(|error| OptionsError::Content { path: path.to_owned(), problem: error.to_string() })
+}

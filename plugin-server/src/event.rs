@@ -1,0 +1,144 @@
+//! This knows running events: each is a future that waits for what Kong answers to its PDK calls.
+//!
+//! The steps of one event arrive on different connections, between those of others, so an event belongs to its id and
+//! to no connection. Whichever connection brings the next step resumes the future there: no task, no switch.
+
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+
+use crate::access::{FAULT, Verdict};
+use crate::ids;
+use crate::wire::value::Value;
+
+/// How long an event may wait for Kong's next step. Kong answers a PDK call at once or, where the call throws, never.
+pub(crate) const ABANDONED: Duration = Duration::from_secs(60);
+
+/// A call that an event wants Kong to run.
+#[derive(Debug, PartialEq)]
+pub(crate) struct PdkCall {
+    pub(crate) method: &'static str,
+    pub(crate) args: Vec<Json>,
+}
+
+/// How far an event got.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Progress {
+    /// It waits for the answer to this.
+    Calls(PdkCall),
+    /// It has ended.
+    Ended(Verdict),
+}
+
+/// An event's end of the exchange with Kong.
+#[derive(Clone, Default)]
+pub(crate) struct Exchange(Arc<Mutex<Slots>>);
+
+#[derive(Default)]
+struct Slots {
+    call: Option<PdkCall>,
+    answer: Option<Value>,
+}
+
+impl Exchange {
+    /// Has Kong run a call and waits for what it gives.
+    pub(crate) async fn call(&self, method: &'static str, args: Vec<Json>) -> Value {
+        self.slots().call = Some(PdkCall { method, args });
+        // Woken by nobody: the next step polls again.
+        poll_fn(|_| self.slots().answer.take().map_or(Poll::Pending, Poll::Ready)).await
+    }
+
+    fn slots(&self) -> std::sync::MutexGuard<'_, Slots> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type Run = Pin<Box<dyn Future<Output = Verdict> + Send>>;
+
+struct Event {
+    run: Run,
+    exchange: Exchange,
+}
+
+impl Event {
+    /// Runs on until the next call or the end. The future may wait for other things in between; the connection that
+    /// resumed it then waits with it.
+    async fn advance(&mut self) -> Progress {
+        poll_fn(|context| {
+            // A panic is an error of ours in one event: it ends as a fault and harms no other.
+            let polled = catch_unwind(AssertUnwindSafe(|| self.run.as_mut().poll(context)));
+            match polled {
+                Ok(Poll::Ready(verdict)) => Poll::Ready(Progress::Ended(verdict)),
+                Ok(Poll::Pending) => self
+                    .exchange
+                    .slots()
+                    .call
+                    .take()
+                    .map_or(Poll::Pending, |call| Poll::Ready(Progress::Calls(call))),
+                Err(_) => Poll::Ready(Progress::Ended(FAULT)),
+            }
+        })
+        .await
+    }
+}
+
+/// The events that wait for Kong, by id.
+pub(crate) struct Events {
+    waiting: Mutex<HashMap<u64, (Event, Instant)>>,
+    next_id: AtomicU64,
+}
+
+impl Events {
+    pub(crate) fn new() -> Self {
+        Self { waiting: Mutex::default(), next_id: AtomicU64::new(ids::first()) }
+    }
+
+    /// Begins an event and runs it to its first call, or its end.
+    pub(crate) async fn begin<F>(&self, run: impl FnOnce(Exchange) -> F) -> (u64, Progress)
+    where
+        F: Future<Output = Verdict> + Send + 'static,
+    {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let exchange = Exchange::default();
+        let event = Event { run: Box::pin(run(exchange.clone())), exchange };
+        (id, self.advance(id, event).await)
+    }
+
+    /// Gives an event the answer to its call and runs it on. None if no such event waits: it has ended, was abandoned,
+    /// or was begun by another server.
+    pub(crate) async fn resume(&self, id: u64, answer: Value) -> Option<Progress> {
+        // Taken out while it runs, so that two steps at once cannot both resume it.
+        let (event, _) = self.waiting().remove(&id)?;
+        event.exchange.slots().answer = Some(answer);
+        Some(self.advance(id, event).await)
+    }
+
+    async fn advance(&self, id: u64, mut event: Event) -> Progress {
+        let progress = event.advance().await;
+        if matches!(progress, Progress::Calls(_)) {
+            self.waiting().insert(id, (event, Instant::now()));
+        }
+        progress
+    }
+
+    /// How many events wait.
+    pub(crate) fn count(&self) -> usize {
+        self.waiting().len()
+    }
+
+    /// Drops the events whose next step will not come.
+    pub(crate) fn expire(&self, now: Instant) {
+        self.waiting().retain(|_, (_, since)| now.saturating_duration_since(*since) < ABANDONED);
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (Event, Instant)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,190 @@
+//! This knows the plugin instances: one for each configuration in each of Kong's workers.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use client_cert::{Presented, ProofKey};
+use kong_entities::{Entities, Watched};
+
+use crate::certificate::Certificate;
+use crate::config::Config;
+use crate::ids;
+use crate::reason::Reason;
+use crate::trust::Trust;
+use crate::verify::{self, Verified};
+
+/// How long an instance may go unused. Kong does not say when a plugin is removed or a worker leaves; one that is
+/// wanted again is started again, at the cost of two calls.
+pub(crate) const IDLE: Duration = Duration::from_secs(3600);
+
+/// How many verified certificates are remembered, over all instances: a few kilobytes each.
+const VERIFIED_CERTIFICATES: u64 = 10_000;
+
+/// What all instances share.
+pub(crate) struct Shared {
+    /// None without a declarative file.
+    pub(crate) entities: Option<Watched>,
+    pub(crate) proof_key: ProofKey,
+    verified: moka::sync::Cache<[u8; 32], Arc<Verified>>,
+}
+
+impl Shared {
+    pub(crate) fn new(entities: Option<Watched>, proof_key: ProofKey) -> Self {
+        Self { entities, proof_key, verified: moka::sync::Cache::new(VERIFIED_CERTIFICATES) }
+    }
+
+    fn entities(&self) -> Arc<Entities> {
+        self.entities.as_ref().map(|watched| Arc::clone(&watched.borrow())).unwrap_or_default()
+    }
+}
+
+/// One configuration of the plugin, with what follows from it.
+pub(crate) struct Instance {
+    pub(crate) config: Config,
+    shared: Arc<Shared>,
+    resolved: Mutex<Resolved>,
+    used: Mutex<Instant>,
+}
+
+/// The CAs, and the entities that they were found in: others, and they are looked for again.
+struct Resolved {
+    entities: Arc<Entities>,
+    trust: Result<Arc<Trust>, String>,
+}
+
+/// Why an instance does not verify a certificate.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) reason: Reason,
+    pub(crate) detail: Option<String>,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self { reason, detail: None }
+    }
+}
+
+impl Instance {
+    /// Starts an instance.
+    ///
+    /// # Errors
+    /// The field that is wrong and why. Kong then answers 500 wherever the plugin applies.
+    fn start(config: &str, shared: Arc<Shared>) -> Result<Self, String> {
+        let config = Config::from_json(config)?;
+        if shared.entities.is_none() && config.needs_consumers() {
+            return Err("consumers cannot be looked up without --declarative-config; \
+                        skip_consumer_lookup needs none"
+                .into());
+        }
+        let entities = shared.entities();
+        let trust = resolve(&config, &shared, &entities)?;
+        Ok(Self {
+            config,
+            shared,
+            resolved: Mutex::new(Resolved { entities, trust: Ok(trust) }),
+            used: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// Kong's entities as they are now.
+    pub(crate) fn entities(&self) -> Arc<Entities> {
+        self.shared.entities()
+    }
+
+    /// The key that proofs are made with.
+    pub(crate) fn proof_key(&self) -> &ProofKey {
+        &self.shared.proof_key
+    }
+
+    /// Verifies what a client presented, or remembers having done so: for the same certificates under the same CAs, no
+    /// longer than each certificate of the chain is valid.
+    pub(crate) fn verify(
+        &self,
+        entities: &Arc<Entities>,
+        presented: &Presented,
+        now: SystemTime,
+    ) -> Result<Arc<Verified>, Refusal> {
+        let trust = self.trust(entities)?;
+        let key = verify::cache_key(&trust, presented);
+        if let Some(verified) = self.shared.verified.get(&key).filter(|verified| verified.is_valid_at(now)) {
+            return Ok(verified);
+        }
+        let certificate = Certificate::from_der(&presented.leaf).ok_or(Reason::Malformed)?;
+        let verified = Arc::new(verify::verify(&trust, presented, certificate, now)?);
+        self.shared.verified.insert(key, Arc::clone(&verified));
+        Ok(verified)
+    }
+
+    fn trust(&self, entities: &Arc<Entities>) -> Result<Arc<Trust>, Refusal> {
+        let mut resolved = self.resolved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !Arc::ptr_eq(&resolved.entities, entities) {
+            let trust = resolve(&self.config, &self.shared, entities);
+            *resolved = Resolved { entities: Arc::clone(entities), trust };
+        }
+        resolved
+            .trust
+            .clone()
+            .map_err(|problem| Refusal { reason: Reason::CaUnavailable, detail: Some(problem) })
+    }
+
+    fn touch(&self) {
+        *self.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
+    }
+
+    fn idle_since(&self) -> Instant {
+        *self.used.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn resolve(config: &Config, shared: &Shared, entities: &Entities) -> Result<Arc<Trust>, String> {
+    Trust::resolve(config, shared.entities.is_some().then_some(entities)).map(Arc::new)
+}
+
+/// The running instances by id.
+pub(crate) struct Instances {
+    shared: Arc<Shared>,
+    running: RwLock<HashMap<u64, Arc<Instance>>>,
+    next_id: AtomicU64,
+}
+
+impl Instances {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, running: RwLock::default(), next_id: AtomicU64::new(ids::first()) }
+    }
+
+    /// Starts an instance and gives its id.
+    ///
+    /// # Errors
+    /// See [`Instance::start`].
+    pub(crate) fn start(&self, config: &str) -> Result<u64, String> {
+        let instance = Arc::new(Instance::start(config, Arc::clone(&self.shared))?);
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        self.write().insert(id, instance);
+        Ok(id)
+    }
+
+    /// A running instance, which counts as used from now on.
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<Instance>> {
+        let running = self.running.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let instance = running.get(&id)?;
+        instance.touch();
+        Some(Arc::clone(instance))
+    }
+
+    /// Whether there was such an instance.
+    pub(crate) fn close(&self, id: u64) -> bool {
+        self.write().remove(&id).is_some()
+    }
+
+    /// Ends the instances that nobody has used for [`IDLE`].
+    pub(crate) fn expire(&self, now: Instant) {
+        self.write().retain(|_, instance| now.saturating_duration_since(instance.idle_since()) < IDLE);
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<u64, Arc<Instance>>> {
+        self.running.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

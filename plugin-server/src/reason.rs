@@ -1,0 +1,61 @@
+//! This knows why a request was refused or failed: one list, for logs and whoever counts.
+
+/// Why a request was not authenticated. Operators see the code; clients never do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reason {
+    /// The client presented no certificate.
+    NoCertificate,
+    /// A certificate header came without a proof: not from our shim.
+    ProofMissing,
+    /// The proof is genuine but too old, or the clocks of shim and plugin server differ.
+    ProofExpired,
+    /// The proof was not made with our key for these certificates.
+    ProofInvalid,
+    /// The hand-off or the certificate in it cannot be decoded, stands twice or is over the limits.
+    Malformed,
+    /// The request has more headers than can be looked through.
+    TooManyHeaders,
+    /// No chain leads to a CA of this instance.
+    Untrusted,
+    /// A certificate of the chain has ended.
+    Expired,
+    /// A certificate of the chain has not begun.
+    NotYetValid,
+    /// The certificate is not for TLS clients.
+    WrongPurpose,
+    /// Trusted, but no consumer has its name.
+    NoConsumer,
+    /// A CA of the configuration is not there, or is none.
+    CaUnavailable,
+    /// The consumer that the configuration names is not there.
+    ConsumerUnavailable,
+    /// Kong answered a PDK call with something that it never gives, or we failed.
+    Internal,
+}
+
+impl Reason {
+    /// The code in logs.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::NoCertificate => "no_certificate",
+            Self::ProofMissing => "proof_missing",
+            Self::ProofExpired => "proof_expired",
+            Self::ProofInvalid => "proof_invalid",
+            Self::Malformed => "malformed",
+            Self::TooManyHeaders => "too_many_headers",
+            Self::Untrusted => "untrusted",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::WrongPurpose => "wrong_purpose",
+            Self::NoConsumer => "no_consumer",
+            Self::CaUnavailable => "ca_unavailable",
+            Self::ConsumerUnavailable => "consumer_unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Whether it is our own fault or the operator's: then the answer is 500, and `anonymous` does not help.
+    pub(crate) fn is_fault(self) -> bool {
+        matches!(self, Self::CaUnavailable | Self::ConsumerUnavailable | Self::Internal)
+    }
+}

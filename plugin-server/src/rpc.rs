@@ -1,0 +1,105 @@
+//! This knows how each of Kong's calls is answered.
+
+use std::time::{Instant, SystemTime};
+
+use serde_json::json;
+
+use crate::access::{self, FAULT, Verdict};
+use crate::event::{Events, Progress};
+use crate::instance::Instances;
+use crate::schema::{PHASE, PLUGIN_NAME};
+use crate::wire::msgpack::{Call, ReplyBody};
+use crate::wire::pdk::MsgPackPdk;
+
+/// Everything that outlives a connection.
+pub(crate) struct Server {
+    pub(crate) instances: Instances,
+    pub(crate) events: Events,
+}
+
+impl Server {
+    /// Answers one call. An event never gets a string error or an empty result, which Kong would take for leave to pass
+    /// (`kong-plugin-protocol.md`, "MsgPack:1 is fail-open").
+    pub(crate) async fn answer(&self, call: Call) -> ReplyBody {
+        match call {
+            Call::HandleEvent { instance, phase } => self.handle_event(instance, &phase).await,
+            Call::Step { event, data } => match self.events.resume(event, data).await {
+                Some(progress) => progress_reply(event, progress),
+                // Kong goes on as it is told, so the request ends here, whoever began it.
+                None => {
+                    tracing::warn!(event, "a step for an event that does not wait");
+                    progress_reply(event, Progress::Ended(FAULT))
+                }
+            },
+            Call::StartInstance { plugin, config } => self.start_instance(&plugin, &config),
+            Call::CloseInstance { instance } | Call::InstanceStatus { instance }
+                if self.instances.get(instance).is_none() =>
+            {
+                ReplyBody::NoInstance { instance }
+            }
+            Call::CloseInstance { instance } => {
+                self.instances.close(instance);
+                tracing::debug!(instance, "instance closed");
+                ReplyBody::Instance { instance }
+            }
+            Call::InstanceStatus { instance } => ReplyBody::Instance { instance },
+            Call::GetStatus => ReplyBody::Status { pid: std::process::id() },
+            Call::Unknown { method } => {
+                tracing::warn!(method, "a call of an unknown method");
+                ReplyBody::Error(format!("there is no method {method:?}"))
+            }
+        }
+    }
+
+    /// Drops what Kong will not come back for.
+    pub(crate) fn expire(&self, now: Instant) {
+        self.instances.expire(now);
+        self.events.expire(now);
+    }
+
+    async fn handle_event(&self, id: u64, phase: &str) -> ReplyBody {
+        if phase != PHASE {
+            tracing::error!(phase, "an event of a phase that the plugin does not have");
+            return ReplyBody::Fault("the plugin has no such phase");
+        }
+        let Some(instance) = self.instances.get(id) else { return ReplyBody::NoInstance { instance: id } };
+        let (event, progress) = self
+            .events
+            .begin(|exchange| async move {
+                let mut pdk = MsgPackPdk(exchange);
+                access::access(&mut pdk, &instance, SystemTime::now()).await
+            })
+            .await;
+        progress_reply(event, progress)
+    }
+
+    fn start_instance(&self, plugin: &str, config: &str) -> ReplyBody {
+        let started = match plugin {
+            PLUGIN_NAME => self.instances.start(config),
+            _ => Err(format!("this server has no plugin {plugin:?}, only {PLUGIN_NAME}")),
+        };
+        match started {
+            Ok(instance) => {
+                tracing::debug!(instance, "instance started");
+                ReplyBody::Instance { instance }
+            }
+            Err(problem) => {
+                tracing::error!(problem, "an instance cannot be started");
+                ReplyBody::Error(format!("{PLUGIN_NAME}: {problem}"))
+            }
+        }
+    }
+}
+
+/// A refusal is a PDK call after which Kong sends no more steps for the event, so nothing is kept of it.
+fn progress_reply(event: u64, progress: Progress) -> ReplyBody {
+    match progress {
+        Progress::Calls(call) => ReplyBody::Call { event, method: call.method, args: call.args },
+        Progress::Ended(Verdict::Proceed) => ReplyBody::Return { event },
+        Progress::Ended(Verdict::Refuse { status, message }) => ReplyBody::Call {
+            event,
+            method: "kong.response.error",
+            args: vec![json!(status), json!(message)],
+        },
+    }
+}

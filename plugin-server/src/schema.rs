@@ -1,0 +1,88 @@
+//! This knows what Kong is told about the plugin: its info for `-dump`, and the schema of its configuration
+//! (`kong-plugin-protocol.md`, "How Kong finds and runs the server"; `mtls-auth.md`, "Configuration").
+
+use serde_json::{Value, json};
+
+/// The name under which Kong's configuration refers to the plugin.
+pub(crate) const PLUGIN_NAME: &str = "mtls-auth";
+
+/// Where the plugin runs among Kong's others: Kong's own place for it, before its other authentication plugins.
+const PRIORITY: u32 = 1600;
+
+/// The only phase that the plugin has.
+pub(crate) const PHASE: &str = "access";
+
+/// The protocols of routes that it applies to.
+const PROTOCOLS: [&str; 4] = ["grpc", "grpcs", "http", "https"];
+
+/// What `-dump` prints: Kong reads it as JSON whenever it needs the schema, also where no server runs.
+pub(crate) fn plugin_info() -> Value {
+    json!({
+        "Protocol": "MsgPack:1",
+        "Plugins": [{
+            "Name": PLUGIN_NAME,
+            "Priority": PRIORITY,
+            "Version": env!("CARGO_PKG_VERSION"),
+            "Phases": [PHASE],
+            "Schema": schema(),
+        }],
+    })
+}
+
+/// The schema in the form of Kong's own plugins. [`crate::config::Config`] reads what passes it; a test holds the two
+/// together.
+fn schema() -> Value {
+    json!({
+        "name": PLUGIN_NAME,
+        "fields": [
+            // Who the consumer is comes out of this plugin; it cannot apply to one.
+            {"consumer": {"type": "foreign", "reference": "consumers", "eq": null}},
+            {"protocols": {
+                "type": "set",
+                "required": true,
+                "default": PROTOCOLS,
+                "elements": {"type": "string", "one_of": PROTOCOLS},
+            }},
+            {"config": {"type": "record", "required": true, "fields": config_fields()}},
+        ],
+    })
+}
+
+fn config_fields() -> Value {
+    json!([
+        {"certificate_source": {
+            "type": "string", "required": true, "default": "shim", "one_of": ["shim"],
+            "description": "Where the client certificate comes from: the headers of tls-shim, with its proof.",
+        }},
+        {"ca_certificates": {
+            "type": "array", "required": true, "len_min": 1,
+            "elements": {"type": "string"},
+            "description": "The CAs that client certificates are verified against: ids of ca_certificates, or PEM.",
+        }},
+        {"consumer_by": {
+            "type": "array", "default": ["username", "custom_id"],
+            "elements": {"type": "string", "one_of": ["username", "custom_id"]},
+            "description": "Which fields of a consumer a name in the certificate may match.",
+        }},
+        {"anonymous": {
+            "type": "string",
+            "description": "Id or username of the consumer for requests that could not be authenticated.",
+        }},
+        {"default_consumer": {
+            "type": "string",
+            "description": "Id or username of the consumer for a trusted certificate that matches none.",
+        }},
+        {"skip_consumer_lookup": {
+            "type": "boolean", "required": true, "default": false,
+            "description": "A trusted certificate is enough; it gives a group instead of a consumer.",
+        }},
+        {"authenticated_group_by": {
+            "type": "string", "default": "CN", "one_of": ["CN", "DN"],
+            "description": "With skip_consumer_lookup: the part of the subject that is the group.",
+        }},
+        {"allow_partial_chain": {
+            "type": "boolean", "required": true, "default": false,
+            "description": "An intermediate among ca_certificates is enough of an anchor.",
+        }},
+    ])
+}

@@ -1,0 +1,83 @@
+//! This knows which CAs an instance trusts.
+
+use kong_entities::Entities;
+use openssl::x509::X509;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::config::Config;
+
+/// The CAs of an instance, and how they may be used.
+#[derive(Debug)]
+pub(crate) struct Trust {
+    pub(crate) anchors: Vec<X509>,
+    /// Whether an intermediate among them is enough of an anchor.
+    pub(crate) partial_chain: bool,
+    /// Stands for all of the above: two instances with the same digest verify alike.
+    pub(crate) digest: [u8; 32],
+}
+
+impl Trust {
+    /// Finds the CAs of a configuration.
+    ///
+    /// # Errors
+    /// Names the field and what is wrong: no such entity, no PEM, not a CA.
+    pub(crate) fn resolve(config: &Config, entities: Option<&Entities>) -> Result<Self, String> {
+        let mut digest = Sha256::new();
+        digest.update([u8::from(config.allow_partial_chain)]);
+        let mut anchors = Vec::new();
+        for (position, entry) in config.ca_certificates.iter().enumerate() {
+            let field = |problem: String| format!("config.ca_certificates[{position}]: {problem}");
+            let pem = pem(entry, entities).map_err(field)?;
+            for der in certificates(pem).map_err(field)? {
+                check_ca(&der).map_err(field)?;
+                digest.update(Sha256::digest(&der));
+                anchors.push(X509::from_der(&der).map_err(|error| field(error.to_string()))?);
+            }
+        }
+        Ok(Self { anchors, partial_chain: config.allow_partial_chain, digest: digest.finalize().into() })
+    }
+}
+
+/// An entry is PEM or the id of an entity.
+fn pem<'a>(entry: &'a str, entities: Option<&'a Entities>) -> Result<&'a str, String> {
+    if entry.contains("-----BEGIN ") {
+        return Ok(entry);
+    }
+    let Some(entities) = entities else {
+        return Err(format!("{entry:?} is not PEM, and without --declarative-config no ids are known"));
+    };
+    entities
+        .ca_certificates
+        .get(&entry.to_ascii_lowercase())
+        .map(|ca| ca.cert.as_str())
+        .ok_or_else(|| format!("there is no CA certificate with the id {entry:?}"))
+}
+
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("not PEM: {error}"))?;
+    if certificates.is_empty() {
+        return Err("no certificate in the PEM text".into());
+    }
+    Ok(certificates)
+}
+
+/// Kong refuses such entities too. Here it also keeps a leaf, pasted in by mistake, from anchoring a chain.
+fn check_ca(der: &[u8]) -> Result<(), String> {
+    let (rest, certificate) =
+        X509Certificate::from_der(der).map_err(|error| format!("not a certificate: {error}"))?;
+    if !rest.is_empty() {
+        return Err("not a certificate: it goes on after its end".into());
+    }
+    if !certificate.is_ca() {
+        return Err(format!(
+            "not a CA (no basicConstraints with CA:TRUE): {}",
+            crate::names::distinguished_name(certificate.subject())
+        ));
+    }
+    Ok(())
+}

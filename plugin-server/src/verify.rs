@@ -1,0 +1,138 @@
+//! This knows whether a presented certificate is trusted. Only here can a [`Verified`] be made.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use client_cert::{MAX_CERTIFICATES, Presented};
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::error::ErrorStack;
+use openssl::stack::{Stack, StackRef};
+use openssl::x509::store::{X509Store, X509StoreBuilder};
+use openssl::x509::verify::{X509VerifyFlags, X509VerifyParam};
+use openssl::x509::{X509, X509PurposeId, X509StoreContext, X509VerifyResult};
+use sha2::{Digest, Sha256};
+
+use crate::certificate::Certificate;
+use crate::reason::Reason;
+use crate::trust::Trust;
+
+/// Refuses keys and signatures of less than 80 bits, which leaves out MD5, SHA-1 and RSA under 1024 bits: a collision
+/// would be a second certificate under the same signature (SSL_CTX_set_security_level(3), level 1).
+const AUTH_LEVEL: i32 = 1;
+
+/// A certificate that was verified against the CAs of an instance, and until when that holds.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    certificate: Certificate,
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+impl Verified {
+    /// What the leaf says of itself, which is now known to be true.
+    pub(crate) fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// Whether every certificate of the chain is valid at this time.
+    pub(crate) fn is_valid_at(&self, now: SystemTime) -> bool {
+        self.not_before <= now && now <= self.not_after
+    }
+}
+
+/// Under which a verification may be remembered: the CAs, how they are used, and all that was presented. Other CAs
+/// make another key, so that nothing outlives a change of them.
+pub(crate) fn cache_key(trust: &Trust, presented: &Presented) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    digest.update(trust.digest);
+    digest.update(Sha256::digest(&presented.leaf));
+    for der in &presented.chain {
+        digest.update(Sha256::digest(der));
+    }
+    digest.finalize().into()
+}
+
+/// Verifies the leaf against the CAs: a chain of at most [`MAX_CERTIFICATES`] leads to one of them, every certificate
+/// in it is valid now, every issuer may issue, and the leaf may be used by TLS clients (RFC 5280, sections 4.2.1.3,
+/// 4.2.1.12 and 6). The rest of what was presented serves to build the chain and for nothing else.
+///
+/// # Errors
+/// The reason to refuse. What OpenSSL cannot even start to verify is malformed.
+pub(crate) fn verify(
+    trust: &Trust,
+    presented: &Presented,
+    certificate: Certificate,
+    now: SystemTime,
+) -> Result<Verified, Reason> {
+    let malformed = |_: ErrorStack| Reason::Malformed;
+    let leaf = X509::from_der(&presented.leaf).map_err(malformed)?;
+    let mut helpers = Stack::new().map_err(|_| Reason::Internal)?;
+    for der in &presented.chain {
+        let helper = X509::from_der(der).map_err(malformed)?;
+        helpers.push(helper).map_err(|_| Reason::Internal)?;
+    }
+    let store = store(trust, now).map_err(|_| Reason::Internal)?;
+    let mut context = X509StoreContext::new().map_err(|_| Reason::Internal)?;
+    let (result, window) = context
+        .init(&store, &leaf, &helpers, |context| {
+            let trusted = context.verify_cert()?;
+            // Both must agree before anything is believed.
+            let result = match (trusted, context.error()) {
+                (true, X509VerifyResult::OK) => Ok(()),
+                (_, error) => Err(refusal(error)),
+            };
+            Ok((result, context.chain().map(window)))
+        })
+        .map_err(|_| Reason::Internal)?;
+    result?;
+    let (not_before, not_after) = window.ok_or(Reason::Internal)?.map_err(|_| Reason::Internal)?;
+    let verified = Verified { certificate, not_before, not_after };
+    if verified.is_valid_at(now) { Ok(verified) } else { Err(Reason::Internal) }
+}
+
+fn store(trust: &Trust, now: SystemTime) -> Result<X509Store, ErrorStack> {
+    let mut param = X509VerifyParam::new()?;
+    param.set_purpose(X509PurposeId::SSL_CLIENT)?;
+    param.set_auth_level(AUTH_LEVEL);
+    // OpenSSL counts the certificates between leaf and anchor.
+    param.set_depth(MAX_CERTIFICATES as i32);
+    param.set_time(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64);
+    if trust.partial_chain {
+        param.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?;
+    }
+    let mut store = X509StoreBuilder::new()?;
+    for anchor in &trust.anchors {
+        store.add_cert(anchor.clone())?;
+    }
+    store.set_param(&param)?;
+    Ok(store.build())
+}
+
+/// The reason behind OpenSSL's code (x509_vfy.h), which the binding gives as a number.
+fn refusal(error: X509VerifyResult) -> Reason {
+    const CERT_NOT_YET_VALID: i32 = 9;
+    const CERT_HAS_EXPIRED: i32 = 10;
+    const INVALID_PURPOSE: i32 = 26;
+    match error.as_raw() {
+        CERT_NOT_YET_VALID => Reason::NotYetValid,
+        CERT_HAS_EXPIRED => Reason::Expired,
+        INVALID_PURPOSE => Reason::WrongPurpose,
+        _ => Reason::Untrusted,
+    }
+}
+
+/// The time in which every certificate of a chain is valid.
+fn window(chain: &StackRef<X509>) -> Result<(SystemTime, SystemTime), ErrorStack> {
+    let mut not_before = UNIX_EPOCH;
+    let mut not_after = UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX) * 64);
+    for certificate in chain {
+        not_before = not_before.max(system_time(certificate.not_before())?);
+        not_after = not_after.min(system_time(certificate.not_after())?);
+    }
+    Ok((not_before, not_after))
+}
+
+fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {
+    let since_epoch = Asn1Time::from_unix(0)?.diff(time)?;
+    let seconds = i64::from(since_epoch.days) * 86_400 + i64::from(since_epoch.secs);
+    Ok(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+}

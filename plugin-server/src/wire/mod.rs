@@ -1,0 +1,5 @@
+//! The wire protocols that Kong speaks to its plugin servers.
+
+pub(crate) mod msgpack;
+pub(crate) mod pdk;
+pub(crate) mod value;

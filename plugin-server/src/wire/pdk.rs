@@ -1,0 +1,90 @@
+//! This knows how the PDK calls of [`crate::pdk`] look in MsgPack:1.
+
+use kong_entities::Consumer;
+use serde_json::{Map, Value as Json, json};
+
+use crate::event::Exchange;
+use crate::pdk::{Credential, Headers, LogLevel, MAX_HEADERS, Pdk, PdkFault};
+
+use super::value::Value;
+
+/// Kong at the other end of an event.
+pub(crate) struct MsgPackPdk(pub(crate) Exchange);
+
+impl Pdk for MsgPackPdk {
+    async fn request_headers(&mut self) -> Result<Headers, PdkFault> {
+        let answer = self.0.call("kong.request.get_headers", vec![json!(MAX_HEADERS)]).await;
+        headers(answer).ok_or(PdkFault)
+    }
+
+    async fn is_authenticated(&mut self) -> bool {
+        self.0.call("kong.client.get_credential", vec![]).await != Value::Nil
+    }
+
+    async fn authenticate(&mut self, consumer: Option<&Consumer>, credential: Option<&Credential>) {
+        let consumer_json = consumer.map_or(Json::Null, consumer_table);
+        let mut args = vec![consumer_json];
+        args.extend(credential.map(|credential| match consumer {
+            Some(consumer) => json!({"id": credential.id, "consumer": {"id": consumer.id}}),
+            None => json!({"id": credential.id}),
+        }));
+        self.0.call("kong.client.authenticate", args).await;
+    }
+
+    async fn set_authenticated_group(&mut self, group: &str) {
+        self.0.call("kong.ctx.shared.set", vec![json!("authenticated_groups"), json!([group])]).await;
+    }
+
+    async fn set_request_headers(&mut self, headers: Vec<(String, Option<String>)>) {
+        // An empty list removes the header: an empty Lua table has no values to set.
+        let table = headers
+            .into_iter()
+            .map(|(name, value)| (name, value.map_or_else(|| json!([]), Json::String)))
+            .collect::<Map<_, _>>();
+        self.0.call("kong.service.request.set_headers", vec![Json::Object(table)]).await;
+    }
+
+    async fn log(&mut self, level: LogLevel, text: String) {
+        let method = match level {
+            LogLevel::Notice => "kong.log.notice",
+            LogLevel::Err => "kong.log.err",
+        };
+        self.0.call(method, vec![Json::String(text)]).await;
+    }
+}
+
+/// The consumer as Kong's own plugins would set it.
+fn consumer_table(consumer: &Consumer) -> Json {
+    let mut table = Map::new();
+    table.insert("id".into(), json!(consumer.id));
+    table.extend(consumer.username.as_ref().map(|username| ("username".into(), json!(username))));
+    table.extend(consumer.custom_id.as_ref().map(|custom_id| ("custom_id".into(), json!(custom_id))));
+    Json::Object(table)
+}
+
+/// A map of names to lists of values. An empty one may come as an empty list, for Lua has one kind of table; a header
+/// without a value is an empty list.
+fn headers(answer: Value) -> Option<Headers> {
+    match answer {
+        Value::Map(entries) => entries
+            .into_iter()
+            .map(|(name, values)| {
+                let Value::Bytes(name) = name else { return None };
+                let values = match values {
+                    Value::Array(values) => values
+                        .into_iter()
+                        .map(|value| match value {
+                            Value::Bytes(value) => Some(value),
+                            _ => None,
+                        })
+                        .collect::<Option<_>>()?,
+                    Value::Bytes(value) => vec![value],
+                    _ => return None,
+                };
+                Some((name, values))
+            })
+            .collect(),
+        Value::Array(entries) if entries.is_empty() => Some(Vec::new()),
+        _ => None,
+    }
+}
