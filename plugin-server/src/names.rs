@@ -192,3 +192,6 @@ fn address(bytes: &[u8]) -> Option<String> {
     };
     Some(address.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,7 +60,7 @@ fn config_fields() -> Value {
             "description": "The CAs that client certificates are verified against: ids of ca_certificates, or PEM.",
         }},
         {"consumer_by": {
-            "type": "array", "default": ["username", "custom_id"],
+            "type": "set", "default": ["username", "custom_id"],
             "elements": {"type": "string", "one_of": ["username", "custom_id"]},
             "description": "Which fields of a consumer a name in the certificate may match.",
         }},

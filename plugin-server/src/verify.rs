@@ -136,3 +136,6 @@ fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {
     let seconds = i64::from(since_epoch.days) * 86_400 + i64::from(since_epoch.secs);
     Ok(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+pub use rcgen;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -30,7 +31,7 @@ pub struct Leaf {
 /// What a certificate is to say; see [`Ca::issue`].
 #[derive(Clone, Debug)]
 pub struct Subject {
-    cn: Option<String>,
+    cn: Option<DnValue>,
     sans: Vec<SanType>,
     usages: Vec<ExtendedKeyUsagePurpose>,
     not_before: SystemTime,
@@ -50,11 +51,17 @@ impl Ca {
         Self { issuer: CertifiedIssuer::signed_by(params, key(), &self.issuer).expect("an intermediate") }
     }
 
+    /// A certificate that this CA signs, which is no CA (`CA:FALSE`) and yet issues others.
+    pub fn impostor(&self, cn: &str) -> Self {
+        let mut params = ca_params(cn);
+        params.is_ca = IsCa::ExplicitNoCa;
+        Self { issuer: CertifiedIssuer::signed_by(params, key(), &self.issuer).expect("an impostor") }
+    }
+
     /// Signs a certificate.
     pub fn issue(&self, subject: Subject) -> Leaf {
         let key = key();
-        let params = subject.params();
-        let cert = params.signed_by(&key, &self.issuer).expect("a leaf");
+        let cert = subject.params().signed_by(&key, &self.issuer).expect("a leaf");
         Leaf { cert: cert.pem(), der: cert.der().to_vec(), key: key.serialize_pem() }
     }
 
@@ -84,7 +91,7 @@ impl Subject {
     pub fn client(cn: &str) -> Self {
         let now = SystemTime::now();
         Self {
-            cn: Some(cn.to_owned()),
+            cn: Some(cn.into()),
             sans: Vec::new(),
             usages: vec![ExtendedKeyUsagePurpose::ClientAuth],
             not_before: now - HOUR,
@@ -99,6 +106,12 @@ impl Subject {
             Ok(address) => subject.san(SanType::IpAddress(address)),
             Err(_) => subject.dns(name),
         })
+    }
+
+    /// Sets the CN in another string type.
+    pub fn cn(mut self, cn: DnValue) -> Self {
+        self.cn = Some(cn);
+        self
     }
 
     /// Leaves the subject empty.
@@ -148,7 +161,7 @@ impl Subject {
 
     fn params(self) -> CertificateParams {
         let mut params = CertificateParams::default();
-        params.distinguished_name = distinguished_name(self.cn.as_deref());
+        params.distinguished_name = distinguished_name(self.cn);
         params.subject_alt_names = self.sans;
         params.extended_key_usages = self.usages;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -161,7 +174,7 @@ impl Subject {
 
 fn ca_params(cn: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
-    params.distinguished_name = distinguished_name(Some(cn));
+    params.distinguished_name = distinguished_name(Some(cn.into()));
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = (SystemTime::now() - 2 * HOUR).into();
@@ -169,7 +182,7 @@ fn ca_params(cn: &str) -> CertificateParams {
     params
 }
 
-fn distinguished_name(cn: Option<&str>) -> DistinguishedName {
+fn distinguished_name(cn: Option<DnValue>) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     if let Some(cn) = cn {
         name.push(DnType::CommonName, cn);

@@ -1,0 +1,110 @@
+use testbed::pki::rcgen::{self, DnValue, SanType};
+use testbed::pki::{Ca, Subject};
+
+use super::*;
+use crate::certificate::Certificate;
+
+fn certificate(subject: Subject) -> Certificate {
+    Certificate::from_der(&Ca::root("root").issue(subject).der).unwrap()
+}
+
+fn subject_names(subject: Subject) -> Vec<String> {
+    certificate(subject).subject_names().into_iter().map(|name| name.text).collect()
+}
+
+#[test]
+fn alternative_names_count_in_their_order_and_then_the_cn_does_not() {
+    let subject = Subject::client("cn")
+        .dns("a.example")
+        .san(SanType::Rfc822Name("bob@example.com".try_into().unwrap()))
+        .san(SanType::URI("spiffe://example.com/bob".try_into().unwrap()))
+        .san(SanType::IpAddress("10.0.0.1".parse().unwrap()))
+        .san(SanType::IpAddress("2001:db8::1".parse().unwrap()));
+    let names = ["a.example", "bob@example.com", "spiffe://example.com/bob", "10.0.0.1", "2001:db8::1"];
+    assert_eq!(subject_names(subject.clone()), names);
+    assert_eq!(
+        certificate(subject).alternative_names_text().unwrap(),
+        "DNS:a.example, email:bob@example.com, URI:spiffe://example.com/bob, IP:10.0.0.1, IP:2001:db8::1"
+    );
+    assert_eq!(subject_names(Subject::client("cn")), ["cn"]);
+    assert_eq!(subject_names(Subject::client("cn").without_cn()), [""; 0]);
+}
+
+#[test]
+fn a_name_without_exact_text_matches_nothing() {
+    // A NUL, as in "alice.example\0.evil.example": neither the part before it nor the whole.
+    for name in ["alice\0", "alice\0.evil.example", "\0", "a\nb", "a\u{7f}"] {
+        assert_eq!(subject_names(Subject::client("cn").dns(name)), [""; 0], "{name:?}");
+        assert_eq!(subject_names(Subject::client(name)), [""; 0], "{name:?}");
+    }
+    // The CN does not step in for names that cannot be read.
+    assert_eq!(subject_names(Subject::client("alice").dns("b\0")), [""; 0]);
+    let teletex = DnValue::TeletexString("alice".try_into().unwrap());
+    assert_eq!(subject_names(Subject::client("").cn(teletex)), [""; 0]);
+    let bmp = rcgen::string::BmpString::from_utf16be(vec![0, b'a', 0, 0]).unwrap();
+    assert_eq!(subject_names(Subject::client("").cn(DnValue::BmpString(bmp))), [""; 0]);
+}
+
+#[test]
+fn string_types_with_a_sure_meaning_give_their_text() {
+    let bmp = rcgen::string::BmpString::from_utf16be(vec![0, b'a', 0x20, 0xac]).unwrap();
+    assert_eq!(subject_names(Subject::client("").cn(DnValue::BmpString(bmp))), ["a\u{20ac}"]);
+    let printable = DnValue::PrintableString("alice".try_into().unwrap());
+    assert_eq!(subject_names(Subject::client("").cn(printable)), ["alice"]);
+    // Looks the same, is not the same: Cyrillic.
+    assert_ne!(subject_names(Subject::client("аlice")), ["alice"]);
+}
+
+#[test]
+fn of_several_cns_none_counts() {
+    let mut name = openssl::x509::X509Name::builder().unwrap();
+    for cn in ["alice", "bob"] {
+        name.append_entry_by_text("CN", cn).unwrap();
+    }
+    let der = name.build().to_der().unwrap();
+    let (_, name) = x509_parser::prelude::FromDer::from_der(&der).unwrap();
+    assert_eq!(common_name(&name), None);
+    assert_eq!(distinguished_name(&name), "CN=bob,CN=alice");
+}
+
+#[test]
+fn a_list_keeps_names_apart() {
+    let name = |text: &str| SubjectName { kind: NameKind::Uri, text: text.to_owned() };
+    assert_eq!(list(&[name("a, URI:b")]), "URI:a\\, URI:b");
+    assert_eq!(list(&[name("a"), name("b\\")]), "URI:a, URI:b\\\\");
+}
+
+/// Held to OpenSSL's own RFC 2253 form, which nginx shows as `$ssl_client_s_dn`.
+#[test]
+fn distinguished_names_are_those_of_openssl() {
+    let root = Ca::root("root");
+    for cn in [
+        "alice",
+        "a,b+c\"d\\e<f>g;h=i",
+        " lead",
+        "trail ",
+        " ",
+        "#hash",
+        "in#side",
+        "Zoë",
+        "\u{1f511}",
+        "line\u{1}",
+    ] {
+        let leaf = root.issue(Subject::client(cn));
+        let dir = tempfile::tempdir().unwrap();
+        leaf.write(dir.path(), "leaf", &[]);
+        let output = std::process::Command::new("openssl")
+            .args(["x509", "-noout", "-subject", "-nameopt", "RFC2253", "-in"])
+            .arg(dir.path().join("leaf.crt"))
+            .output()
+            .unwrap();
+        let openssl = String::from_utf8(output.stdout).unwrap();
+        let ours = Certificate::from_der(&leaf.der).unwrap().subject;
+        if cn == "line\u{1}" {
+            // OpenSSL escapes what we do not take for a text at all.
+            assert_eq!(ours, "CN=#0C056C696E6501");
+        } else {
+            assert_eq!(format!("subject={ours}"), openssl.trim_end_matches('\n'), "{cn:?}");
+        }
+    }
+}

@@ -1,0 +1,193 @@
+use std::time::Duration;
+
+use testbed::pki::{Ca, Leaf, Subject, rcgen::ExtendedKeyUsagePurpose};
+
+use super::*;
+use crate::config::Config;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn config(cas: &[&Ca], partial_chain: bool) -> Config {
+    let pem: Vec<_> = cas.iter().map(|ca| ca.pem()).collect();
+    let config = serde_json::json!({
+        "certificate_source": "shim", "ca_certificates": pem, "allow_partial_chain": partial_chain,
+    });
+    Config::from_json(&config.to_string()).unwrap()
+}
+
+fn trust(cas: &[&Ca]) -> Trust {
+    Trust::resolve(&config(cas, false), None).unwrap()
+}
+
+fn presented(leaf: &Leaf, chain: &[&Ca]) -> Presented {
+    Presented { leaf: leaf.der.clone(), chain: chain.iter().map(|ca| ca.der()).collect() }
+}
+
+fn verify_at(trust: &Trust, presented: &Presented, now: SystemTime) -> Result<Verified, Reason> {
+    let certificate = Certificate::from_der(&presented.leaf).ok_or(Reason::Malformed)?;
+    verify(trust, presented, certificate, now)
+}
+
+fn outcome(trust: &Trust, presented: &Presented) -> Result<String, Reason> {
+    verify_at(trust, presented, SystemTime::now()).map(|verified| verified.certificate().subject.clone())
+}
+
+#[test]
+fn a_leaf_of_a_trusted_root_is_verified_for_as_long_as_it_is_valid() {
+    let root = Ca::root("root");
+    let presented = presented(&root.issue(Subject::client("alice")), &[]);
+    let now = SystemTime::now();
+    let verified = verify_at(&trust(&[&root]), &presented, now).unwrap();
+    assert_eq!(verified.certificate().subject, "CN=alice");
+    assert!(verified.is_valid_at(now + HOUR - Duration::from_secs(60)));
+    assert!(!verified.is_valid_at(now + HOUR + Duration::from_secs(60)));
+    assert!(!verified.is_valid_at(now - HOUR - Duration::from_secs(60)));
+}
+
+#[test]
+fn what_has_ended_or_not_begun_is_refused_with_its_reason() {
+    let root = Ca::root("root");
+    let trust = trust(&[&root]);
+    let expired = presented(&root.issue(Subject::client("alice").expired()), &[]);
+    assert_eq!(outcome(&trust, &expired), Err(Reason::Expired));
+    let early = presented(&root.issue(Subject::client("alice").not_yet_valid()), &[]);
+    assert_eq!(outcome(&trust, &early), Err(Reason::NotYetValid));
+
+    // The root lasts a day. A leaf that outlives it is no longer worth anything either.
+    let now = SystemTime::now();
+    let long = presented(&root.issue(Subject::client("alice").not_after(now + 72 * HOUR)), &[]);
+    let verified = verify_at(&trust, &long, now).unwrap();
+    assert!(!verified.is_valid_at(now + 48 * HOUR));
+    assert_eq!(verify_at(&trust, &long, now + 48 * HOUR).unwrap_err(), Reason::Expired);
+}
+
+#[test]
+fn a_renewed_root_takes_the_place_of_the_one_that_ended() {
+    // The same name, another key: which of the two it is must be found out by the signature.
+    let (old, new) = (Ca::root("root"), Ca::root("root"));
+    let presented = presented(&new.issue(Subject::client("alice")), &[]);
+    assert!(outcome(&trust(&[&old, &new]), &presented).is_ok());
+    assert_eq!(outcome(&trust(&[&old]), &presented), Err(Reason::Untrusted));
+}
+
+#[test]
+fn a_chain_must_be_whole_and_lead_to_an_anchor() {
+    let root = Ca::root("root");
+    let issuing = root.intermediate("issuing");
+    let leaf = issuing.issue(Subject::client("alice"));
+    let trust_root = trust(&[&root]);
+    assert!(outcome(&trust_root, &presented(&leaf, &[&issuing])).is_ok());
+    assert!(outcome(&trust_root, &presented(&leaf, &[&root, &issuing])).is_ok(), "in any order");
+    assert_eq!(outcome(&trust_root, &presented(&leaf, &[])), Err(Reason::Untrusted));
+    assert!(outcome(&trust(&[&root, &issuing]), &presented(&leaf, &[])).is_ok(), "CAs help to build it");
+
+    // What the client itself sends anchors nothing.
+    let stranger = Ca::root("stranger");
+    let other = stranger.issue(Subject::client("alice"));
+    assert_eq!(outcome(&trust_root, &presented(&other, &[&stranger])), Err(Reason::Untrusted));
+}
+
+#[test]
+fn an_intermediate_anchors_only_where_partial_chains_are_allowed() {
+    let root = Ca::root("root");
+    let issuing = root.intermediate("issuing");
+    let leaf = presented(&issuing.issue(Subject::client("alice")), &[]);
+    let resolve = |partial| Trust::resolve(&config(&[&issuing], partial), None).unwrap();
+    assert_eq!(outcome(&resolve(false), &leaf), Err(Reason::Untrusted));
+    assert!(outcome(&resolve(true), &leaf).is_ok());
+    // And then only for what it issued.
+    let beside = presented(&root.intermediate("beside").issue(Subject::client("alice")), &[]);
+    assert_eq!(outcome(&resolve(true), &beside), Err(Reason::Untrusted));
+    assert_ne!(cache_key(&resolve(false), &leaf), cache_key(&resolve(true), &leaf));
+}
+
+#[test]
+fn only_a_ca_issues() {
+    let root = Ca::root("root");
+    let impostor = root.impostor("impostor");
+    let leaf = impostor.issue(Subject::client("alice"));
+    assert_eq!(outcome(&trust(&[&root]), &presented(&leaf, &[&impostor])), Err(Reason::Untrusted));
+}
+
+#[test]
+fn a_leaf_must_be_for_tls_clients_or_for_anything() {
+    use ExtendedKeyUsagePurpose::{ClientAuth, CodeSigning, ServerAuth};
+    let root = Ca::root("root");
+    let trust = trust(&[&root]);
+    for (usages, expected) in [
+        (vec![], None),
+        (vec![ClientAuth], None),
+        (vec![ServerAuth, ClientAuth], None),
+        (vec![ServerAuth], Some(Reason::WrongPurpose)),
+        (vec![CodeSigning], Some(Reason::WrongPurpose)),
+    ] {
+        let leaf = root.issue(Subject::client("alice").usages(usages.clone()));
+        assert_eq!(outcome(&trust, &presented(&leaf, &[])).err(), expected, "{usages:?}");
+    }
+}
+
+#[test]
+fn identity_is_that_of_the_leaf_whatever_comes_with_it() {
+    let root = Ca::root("root");
+    let stranger = Ca::root("stranger");
+    let alice = root.issue(Subject::client("alice"));
+    let mallory = stranger.issue(Subject::client("mallory"));
+    let trust = trust(&[&root]);
+    let with = |leaf: &Leaf, chain: &[&Leaf]| Presented {
+        leaf: leaf.der.clone(),
+        chain: chain.iter().map(|leaf| leaf.der.clone()).collect(),
+    };
+    assert_eq!(outcome(&trust, &with(&alice, &[&mallory, &mallory])), Ok("CN=alice".into()));
+    assert_eq!(outcome(&trust, &with(&mallory, &[&alice])), Err(Reason::Untrusted));
+}
+
+#[test]
+fn a_chain_that_is_too_long_is_refused() {
+    let root = Ca::root("root");
+    let mut issuers = vec![root.intermediate("1")];
+    for depth in 2..=MAX_CERTIFICATES + 1 {
+        let next = issuers.last().unwrap().intermediate(&depth.to_string());
+        issuers.push(next);
+    }
+    let leaf = issuers.last().unwrap().issue(Subject::client("alice"));
+    let chain: Vec<_> = issuers.iter().collect();
+    assert_eq!(outcome(&trust(&[&root]), &presented(&leaf, &chain)), Err(Reason::Untrusted));
+}
+
+#[test]
+fn what_is_no_certificate_is_malformed() {
+    let root = Ca::root("root");
+    let trust = trust(&[&root]);
+    let leaf = root.issue(Subject::client("alice"));
+    let mut trailing = leaf.der.clone();
+    trailing.push(0);
+    let cut = leaf.der[..leaf.der.len() - 1].to_vec();
+    for der in [b"x".to_vec(), trailing, cut] {
+        assert_eq!(outcome(&trust, &Presented { leaf: der, chain: vec![] }), Err(Reason::Malformed));
+    }
+    let chain = Presented { leaf: leaf.der, chain: vec![b"x".to_vec()] };
+    assert_eq!(outcome(&trust, &chain), Err(Reason::Malformed));
+}
+
+#[test]
+fn what_is_no_ca_is_refused_as_anchor_and_named() {
+    let root = Ca::root("root");
+    let leaf = root.issue(Subject::client("alice"));
+    let id = "6ae7a1a4-0cf0-4b6a-9d3f-3f7c5a0b1c2d";
+    for (entry, says) in [
+        (leaf.cert.as_str(), "not a CA"),
+        ("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n", "not a certificate"),
+        ("-----BEGIN CERTIFICATE-----\nAA==\n", "PEM"),
+        (leaf.key.as_str(), "no certificate"),
+        (id, "--declarative-config"),
+        ("", "not PEM"),
+    ] {
+        let config =
+            Config { ca_certificates: vec![root.pem(), entry.to_owned()], ..config(&[&root], false) };
+        let problem = Trust::resolve(&config, None).unwrap_err();
+        assert!(problem.starts_with("config.ca_certificates[1]: ") && problem.contains(says), "{problem}");
+    }
+    let config = Config { ca_certificates: vec![id.to_owned()], ..config(&[&root], false) };
+    let problem = Trust::resolve(&config, Some(&kong_entities::Entities::default())).unwrap_err();
+    assert!(problem.contains(id), "{problem}");
+}
