@@ -1,1 +1,61 @@
-//! Placeholder.
+//! Kong's double: a stand-in for Kong Gateway 3.9 in tests, the demonstration and measurements. **Not a
+//! gateway**: nothing here is meant to stand in front of anything that matters.
+//!
+//! It plays Kong's side of the plugin protocol MsgPack:1 towards a plugin server on a unix socket, and just
+//! enough of Kong's HTTP proxy to carry a request from a client (or a TLS shim) to an upstream with the
+//! plugin in between: routes by host and path, the PDK calls in use, consumers, an error log. What it does
+//! on the socket follows recordings of a real Kong, which its tests replay (see [`recording`]).
+//!
+//! ```no_run
+//! # async fn example(plugin_info: serde_json::Value, upstream: std::net::SocketAddr) -> Result<(), kong_double::Error> {
+//! use kong_double::{Double, DoubleConfig, PluginConfig, Route};
+//! use serde_json::json;
+//!
+//! let mut config = DoubleConfig::new("/tmp/kong/mtls-auth.socket", plugin_info);
+//! config.workers = 2;
+//! config.routes.push(
+//!     Route::new("billing", upstream)
+//!         .paths(["/billing"])
+//!         .plugin(PluginConfig::new("mtls-auth", json!({"ca_certificates": ["…"]}))),
+//! );
+//! let kong = Double::start(config).await?;
+//! println!("http://{}/billing", kong.addr());
+//! kong.wait_for_log(|line| line.contains("[mtls-auth]")).await;
+//! assert_eq!(kong.rpc_calls().requests[0].event_calls(), 4);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Deliberate absences
+//! TLS, HTTP/2, WebSocket upgrades, gRPC, regular expressions in paths, load balancing, health checks, the
+//! phases `certificate` and `rewrite`, ProtoBuf:1, the plugin server's start and its `-dump`.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod double;
+mod entities;
+mod error_log;
+mod forward;
+mod headers;
+mod instances;
+mod ip;
+pub mod pack;
+mod pdk;
+mod pdk_response;
+mod pool;
+mod proxy;
+pub mod recording;
+mod request;
+mod router;
+mod rpc;
+mod schema;
+mod value;
+pub mod wire;
+mod worker;
+
+pub use config::{Consumer, DoubleConfig, EarlierAuth, PluginConfig, Route};
+pub use double::{Double, Error, RequestCalls, RpcCalls};
+pub use error_log::Level;
+pub use schema::SchemaViolation;
+pub use value::Value;

@@ -1,0 +1,77 @@
+//! This knows one worker's pool of kept connections to the plugin server, as nginx's cosockets keep them.
+
+use std::{
+    collections::VecDeque,
+    io,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use tokio::net::UnixStream;
+
+/// Connections that wait for their next call, the one used last at the front.
+pub(crate) struct Pool {
+    socket: PathBuf,
+    size: usize,
+    idle_timeout: Duration,
+    scatter: usize,
+    idle: Mutex<VecDeque<Idle>>,
+}
+
+struct Idle {
+    stream: UnixStream,
+    since: Instant,
+}
+
+impl Pool {
+    pub(crate) fn new(socket: &Path, size: usize, idle_timeout: Duration, scatter: usize) -> Self {
+        Self { socket: socket.into(), size, idle_timeout, scatter, idle: Mutex::default() }
+    }
+
+    /// A connection for one call: the one used last, else a new one. With `scatter`, the one unused for
+    /// longest, and a new one until so many wait.
+    pub(crate) async fn connect(&self) -> io::Result<UnixStream> {
+        let pooled = {
+            let mut idle = self.idle.lock().expect("no panic while held");
+            idle.retain(|kept| self.may_stay(kept));
+            match self.scatter {
+                0 => idle.pop_front(),
+                scatter if idle.len() < scatter => None,
+                _ => idle.pop_back(),
+            }
+        };
+        match pooled {
+            Some(kept) => Ok(kept.stream),
+            None => UnixStream::connect(&self.socket).await,
+        }
+    }
+
+    /// Takes a connection back. One that was closed, or on which bytes wait that nobody asked for, is
+    /// closed instead; so is the one unused for longest when the pool is full.
+    pub(crate) fn keep(&self, stream: UnixStream) {
+        let kept = Idle { stream, since: Instant::now() };
+        if !self.may_stay(&kept) {
+            return;
+        }
+        let mut idle = self.idle.lock().expect("no panic while held");
+        idle.push_front(kept);
+        idle.truncate(self.size);
+    }
+
+    /// Closes what was idle too long or was closed by the peer, for as long as the worker lives.
+    pub(crate) fn sweep(&self) {
+        self.idle.lock().expect("no panic while held").retain(|kept| self.may_stay(kept));
+    }
+
+    /// How often to sweep, so that connections close about when they should.
+    pub(crate) fn sweep_interval(&self) -> Duration {
+        (self.idle_timeout / 8).clamp(Duration::from_millis(5), Duration::from_secs(1))
+    }
+
+    fn may_stay(&self, kept: &Idle) -> bool {
+        // nginx watches pooled connections for reading: an end of file as well as a stray byte closes them.
+        let quiet = matches!(kept.stream.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock);
+        quiet && kept.since.elapsed() < self.idle_timeout
+    }
+}

@@ -1,0 +1,231 @@
+//! This knows one request while it is inside Kong: what `ngx.ctx`, `ngx.req` and `ngx.var` would hold.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Uri, Version};
+use http_body_util::{BodyExt, combinators::BoxBody};
+
+use crate::{
+    Level,
+    config::{Loaded, Route},
+    error_log::ErrorLog,
+    headers::Headers,
+    value::Value,
+};
+
+/// A body on its way.
+pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
+
+/// A request and everything that plugins have made of it.
+pub(crate) struct Request {
+    pub(crate) config: Arc<Loaded>,
+    pub(crate) error_log: ErrorLog,
+    /// The client connection's number in the error log.
+    pub(crate) connection: u64,
+    pub(crate) id: String,
+    pub(crate) received: Instant,
+    pub(crate) received_at: SystemTime,
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) version: Version,
+    /// As sent, then as plugins have changed them; the upstream gets these.
+    pub(crate) headers: Headers,
+    pub(crate) client: SocketAddr,
+    /// The client's address after nginx's realip module (`$remote_addr`).
+    pub(crate) remote_addr: IpAddr,
+    pub(crate) server: SocketAddr,
+    /// Index of the route and the path prefix by which it matched.
+    pub(crate) route: Option<(usize, String)>,
+    pub(crate) body: RequestBody,
+    pub(crate) consumer: Value,
+    pub(crate) credential: Value,
+    pub(crate) ctx_shared: Vec<(Value, Value)>,
+    pub(crate) ngx_ctx: Vec<(Value, Value)>,
+    /// Where plugins send the request instead of the route's upstream.
+    pub(crate) target: Option<SocketAddr>,
+    pub(crate) upstream_host: Option<HeaderValue>,
+    pub(crate) query: Option<Vec<u8>>,
+    /// Headers that plugins set on the response.
+    pub(crate) response_headers: Headers,
+    /// The response, once there is one.
+    pub(crate) answered: Option<Answered>,
+    /// The RPC methods called for it.
+    pub(crate) calls: Mutex<Vec<String>>,
+    /// Those of all requests.
+    pub(crate) total_calls: Arc<AtomicU64>,
+}
+
+/// A request's body.
+pub(crate) enum RequestBody {
+    /// Not read yet.
+    Streaming(Body),
+    /// Read whole, because a plugin asked for it.
+    Buffered(Bytes),
+}
+
+/// What the client got or is about to get.
+#[derive(Clone)]
+pub(crate) struct Answered {
+    /// `service`, `exit` or `error`.
+    pub(crate) source: &'static str,
+    pub(crate) status: u16,
+    pub(crate) headers: Headers,
+    /// The upstream's body where it was buffered for the response phase.
+    pub(crate) body: Option<Bytes>,
+    pub(crate) upstream_status: Option<u16>,
+}
+
+impl Request {
+    pub(crate) fn plugin_name(&self) -> &str {
+        &self.config.plugin_name
+    }
+
+    pub(crate) fn matched_route(&self) -> Option<&Route> {
+        self.route.as_ref().map(|(index, _)| &self.config.settings.routes[*index])
+    }
+
+    /// Writes a line as Kong's Lua does while the plugin runs: from `place`, in the plugin's name.
+    pub(crate) fn log(&self, level: Level, place: &str, text: &[u8]) {
+        if level <= self.config.settings.log_level {
+            let head = format!("[kong] {place} [{}] ", self.plugin_name());
+            self.error_log.write(level, Some(self.connection), &[head.as_bytes(), text].concat());
+        }
+    }
+
+    pub(crate) fn count_call(&self, method: &str) {
+        self.total_calls.fetch_add(1, Ordering::Relaxed);
+        self.calls.lock().expect("no panic while held").push(method.into());
+    }
+
+    /// Reads the body whole, as `ngx.req.read_body` does.
+    pub(crate) async fn read_body(&mut self) -> Result<Bytes, hyper::Error> {
+        let bytes = match &mut self.body {
+            RequestBody::Buffered(bytes) => return Ok(bytes.clone()),
+            RequestBody::Streaming(body) => body.collect().await?.to_bytes(),
+        };
+        self.body = RequestBody::Buffered(bytes.clone());
+        Ok(bytes)
+    }
+
+    /// `$host`: the `Host` header without its port, in lower case.
+    pub(crate) fn host(&self) -> String {
+        let named = self.uri.authority().map(|authority| authority.as_str().as_bytes());
+        let host = named.or(self.headers.get("host")).map(String::from_utf8_lossy).unwrap_or_default();
+        let without_port = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') => name,
+            _ => &host,
+        };
+        without_port.trim_end_matches('.').to_ascii_lowercase()
+    }
+
+    pub(crate) fn raw_path(&self) -> &str {
+        self.uri.path()
+    }
+
+    /// `$args`: as sent, or as a plugin has set it.
+    pub(crate) fn raw_query(&self) -> Option<&[u8]> {
+        self.query.as_deref().or(self.uri.query().map(str::as_bytes))
+    }
+
+    pub(crate) fn request_uri(&self) -> String {
+        self.uri.path_and_query().map_or_else(|| self.uri.to_string(), ToString::to_string)
+    }
+
+    pub(crate) fn sender_is_trusted(&self) -> bool {
+        self.config.is_trusted(self.client.ip())
+    }
+
+    /// A forwarding header's value, if its sender is trusted.
+    pub(crate) fn forwarded(&self, name: &str) -> Option<Vec<u8>> {
+        self.sender_is_trusted().then(|| self.headers.as_kong_reads(name.as_bytes())).flatten()
+    }
+}
+
+/// `ngx.req.get_uri_args(max)`: name -> value, `true` for a name without `=`, a list for a repeated name.
+pub(crate) fn query_args(query: &[u8], max: usize) -> Value {
+    let mut entries: Vec<(Value, Value)> = Vec::new();
+    for part in query.split(|b| *b == b'&').filter(|part| !part.is_empty()).take(max) {
+        let (name, value) = match part.iter().position(|b| *b == b'=') {
+            Some(at) => (&part[..at], Value::Str(percent_decoded(&part[at + 1..]))),
+            None => (part, Value::Bool(true)),
+        };
+        let name = percent_decoded(name);
+        if name.is_empty() {
+            continue;
+        }
+        match entries.iter_mut().find(|(n, _)| n.as_bytes() == Some(&name)) {
+            Some((_, Value::List(values))) => values.push(value),
+            Some((_, first)) => *first = Value::List(vec![first.clone(), value]),
+            None => entries.push((Value::Str(name), value)),
+        }
+    }
+    Value::table(entries)
+}
+
+fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let hex = |b: &u8| (*b as char).to_digit(16).map(|d| d as u8);
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, tail @ ..] = rest {
+        match (first, tail) {
+            (b'%', [high, low, after @ ..]) if hex(high).is_some() && hex(low).is_some() => {
+                out.push(hex(high).unwrap_or_default() << 4 | hex(low).unwrap_or_default());
+                rest = after;
+                continue;
+            }
+            (b'+', _) => out.push(b' '),
+            _ => out.push(*first),
+        }
+        rest = tail;
+    }
+    out
+}
+
+/// `ngx.encode_args` of a table, sorted by name, as `kong.service.request.set_query` sends it.
+///
+/// # Errors
+/// What it throws.
+pub(crate) fn encoded_args(args: &Value) -> Result<Vec<u8>, String> {
+    let entries = match args {
+        Value::Map(entries) => entries.as_slice(),
+        Value::List(items) if items.is_empty() => &[],
+        _ => return Err("arg keys must be strings".into()),
+    };
+    let escape = |bytes: &[u8]| {
+        let escape = |b: &u8| match b {
+            b if b.is_ascii_alphanumeric() || b"-_.~!*'()".contains(b) => vec![*b],
+            b => format!("%{b:02X}").into_bytes(),
+        };
+        bytes.iter().flat_map(escape).collect::<Vec<u8>>()
+    };
+    let mut parts = Vec::new();
+    for (name, value) in entries {
+        let name = escape(name.as_bytes().ok_or("arg keys must be strings")?);
+        let values =
+            if let Value::List(values) = value { values.as_slice() } else { std::slice::from_ref(value) };
+        let mut encoded = Vec::new();
+        for value in values {
+            match value {
+                Value::Bool(true) => encoded.push(name.clone()),
+                Value::Bool(false) => {}
+                Value::Str(_) | Value::Bin(_) | Value::Number(_) => {
+                    encoded.push([&name[..], b"=", &escape(&value.to_lua_string())].concat());
+                }
+                other => return Err(format!("attempt to use {} as query arg value", other.type_name())),
+            }
+        }
+        if !encoded.is_empty() {
+            parts.push(encoded.join(&b'&'));
+        }
+    }
+    parts.sort();
+    Ok(parts.join(&b'&'))
+}
