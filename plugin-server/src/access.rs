@@ -233,3 +233,6 @@ fn consumer_headers(consumer: &Consumer) -> Vec<(&'static str, String)> {
     headers.extend(consumer.custom_id.clone().map(|custom_id| ("X-Consumer-Custom-ID", custom_id)));
     headers
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,3 +128,6 @@ where
 
     deserializer.deserialize_any(ListVisitor(std::marker::PhantomData))
 }
+
+#[cfg(test)]
+mod tests;

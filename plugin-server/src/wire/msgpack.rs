@@ -339,3 +339,6 @@ impl Head {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+use serde_json::json;
+
+use super::*;
+use crate::schema;
+
+const PEM_OR_ID: &str = "6ae7a1a4-0cf0-4b6a-9d3f-3f7c5a0b1c2d";
+
+fn read(config: Value) -> Result<Config, String> {
+    Config::from_json(&config.to_string())
+}
+
+fn minimal() -> Value {
+    json!({"certificate_source": "shim", "ca_certificates": [PEM_OR_ID]})
+}
+
+fn with(field: &str, value: Value) -> Value {
+    let mut config = minimal();
+    config[field] = value;
+    config
+}
+
+#[test]
+fn what_kong_adds_is_passed_over() {
+    let mut config = minimal();
+    for (field, value) in [
+        ("__key__", json!("plugins:mtls-auth:…")),
+        ("__seq__", json!(7)),
+        ("__plugin_id", json!(PEM_OR_ID)),
+        ("__ws_id", json!(PEM_OR_ID)),
+        ("route_id", json!(PEM_OR_ID)),
+        ("service_id", json!(PEM_OR_ID)),
+        ("anonymous", json!(null)),
+    ] {
+        config[field] = value;
+    }
+    assert_eq!(read(config).unwrap(), read(minimal()).unwrap());
+}
+
+#[test]
+fn missing_means_null_which_means_nothing_is_allowed() {
+    let config = read(minimal()).unwrap();
+    assert!(config.consumer_by.is_empty() && config.anonymous.is_none() && config.default_consumer.is_none());
+    assert!(
+        !config.skip_consumer_lookup
+            && !config.allow_partial_chain
+            && config.authenticated_group_by.is_none()
+    );
+}
+
+#[test]
+fn a_wrong_field_is_named() {
+    for (config, says) in [
+        (with("cert_cache_ttl", json!(1)), "unknown field `cert_cache_ttl`"),
+        (with("consumer_id", json!(PEM_OR_ID)), "consumer: the plugin cannot apply to one consumer"),
+        (json!({"certificate_source": "shim"}), "missing field `ca_certificates`"),
+        (json!({"ca_certificates": [PEM_OR_ID]}), "missing field `certificate_source`"),
+        (with("ca_certificates", json!([])), "config.ca_certificates: at least one"),
+        (with("ca_certificates", json!({})), "config.ca_certificates: at least one"),
+        (with("ca_certificates", json!("x")), "config.ca_certificates: invalid type: string"),
+        (with("ca_certificates", json!(["x", 7])), "config.ca_certificates[1]: invalid type: integer"),
+        (with("ca_certificates", json!({"a": 1})), "config.ca_certificates"),
+        (with("certificate_source", json!("tls")), "config.certificate_source: unknown variant `tls`"),
+        (with("consumer_by", json!(["id"])), "config.consumer_by[0]: unknown variant `id`"),
+        (with("authenticated_group_by", json!("O")), "config.authenticated_group_by: unknown variant `O`"),
+        (with("skip_consumer_lookup", json!("yes")), "config.skip_consumer_lookup: invalid type: string"),
+        (with("allow_partial_chain", json!(1)), "config.allow_partial_chain: invalid type: integer"),
+        (with("anonymous", json!("")), "config.anonymous: it is empty"),
+        (with("default_consumer", json!("")), "config.default_consumer: it is empty"),
+        (with("anonymous", json!(true)), "config.anonymous: invalid type: boolean"),
+        (json!([1]), "config: not a JSON object"),
+    ] {
+        let problem = read(config.clone()).unwrap_err();
+        assert!(problem.contains(says), "{config}: {problem}");
+    }
+    assert!(Config::from_json("{").unwrap_err().contains("config: "));
+}
+
+#[test]
+fn an_empty_list_comes_from_kong_as_a_map() {
+    assert!(read(with("consumer_by", json!({}))).unwrap().consumer_by.is_empty());
+    let both = read(with("consumer_by", json!(["custom_id", "username"]))).unwrap();
+    assert_eq!(both.consumer_by, [ConsumerField::CustomId, ConsumerField::Username]);
+}
+
+/// The fields of the schema by name.
+fn schema_fields() -> Vec<(String, Value)> {
+    let info = schema::plugin_info();
+    let fields = info["Plugins"][0]["Schema"]["fields"].as_array().unwrap();
+    let config = fields.iter().find_map(|field| field.get("config")).unwrap();
+    let fields = config["fields"].as_array().unwrap();
+    fields.iter().flat_map(|field| field.as_object().unwrap().clone()).collect()
+}
+
+#[test]
+fn schema_and_configuration_know_the_same_fields_and_values() {
+    let mut config = Map::new();
+    for (name, field) in schema_fields() {
+        let example = match field["type"].as_str().unwrap() {
+            _ if !field["default"].is_null() => field["default"].clone(),
+            "string" => json!("some"),
+            "array" => json!([PEM_OR_ID]),
+            other => panic!("{name}: no example for {other}"),
+        };
+        config.insert(name, example);
+    }
+    // With every field, as Kong would send it: none is unknown.
+    read(Value::Object(config.clone())).unwrap();
+
+    // None is known that the schema has not: serde lists them.
+    let unknown = read(with("nonsense", json!(1))).unwrap_err();
+    let known = unknown.matches('`').count() / 2 - 1;
+    assert_eq!(known, config.len(), "{unknown}");
+
+    // Each value that Kong lets through is one that we know.
+    for (name, field) in schema_fields() {
+        for value in field["one_of"].as_array().into_iter().flatten() {
+            read(with(&name, value.clone())).unwrap();
+        }
+        for value in field["elements"]["one_of"].as_array().into_iter().flatten() {
+            read(with(&name, json!([value]))).unwrap();
+        }
+    }
+}

@@ -1,0 +1,84 @@
+use serde_json::json;
+
+use super::*;
+
+fn answer(text: &str) -> Value {
+    Value::Bytes(text.into())
+}
+
+/// Echoes what it is given, twice, and ends.
+async fn echo(exchange: Exchange) -> Verdict {
+    for _ in 0..2 {
+        let answer = exchange.call("kong.log.notice", vec![]).await;
+        let text = answer.as_text().unwrap_or_default().to_owned();
+        exchange.call("kong.log.err", vec![json!(text)]).await;
+    }
+    Verdict::Proceed
+}
+
+fn calls(method: &'static str, args: Vec<Json>) -> Option<Progress> {
+    Some(Progress::Calls(PdkCall { method, args }))
+}
+
+#[tokio::test]
+async fn interleaved_events_get_their_own_answers() {
+    let events = Events::new();
+    let mut ids = Vec::new();
+    for _ in 0..10 {
+        let (id, progress) = events.begin(echo).await;
+        assert_eq!(Some(progress), calls("kong.log.notice", vec![]));
+        ids.push(id);
+    }
+    // All differ, and are exact as Lua's floats.
+    assert!(ids.iter().all(|id| (1 << 32..1 << 53).contains(id)));
+    for _ in 0..2 {
+        for id in ids.iter().rev() {
+            let progress = events.resume(*id, answer(&id.to_string())).await;
+            assert_eq!(progress, calls("kong.log.err", vec![json!(id.to_string())]));
+        }
+        for id in &ids {
+            assert!(events.resume(*id, Value::Nil).await.is_some());
+        }
+    }
+    assert_eq!(events.count(), 0, "what has ended is gone");
+    assert_eq!(events.resume(ids[0], Value::Nil).await, None);
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_event_as_a_fault_and_no_other() {
+    let events = Events::new();
+    let (healthy, _) = events.begin(echo).await;
+    let (id, _) = events
+        .begin(|exchange| async move {
+            exchange.call("kong.log.notice", vec![]).await;
+            panic!("on purpose");
+        })
+        .await;
+    assert_eq!(events.resume(id, Value::Nil).await, Some(Progress::Ended(FAULT)));
+    assert_eq!(events.count(), 1);
+    assert!(events.resume(healthy, Value::Nil).await.is_some());
+}
+
+#[tokio::test]
+async fn what_kong_never_comes_back_for_is_dropped() {
+    let events = Events::new();
+    let (id, _) = events.begin(echo).await;
+    events.expire(Instant::now() + ABANDONED / 2);
+    assert_eq!(events.count(), 1);
+    events.expire(Instant::now() + ABANDONED);
+    assert_eq!(events.count(), 0);
+    assert_eq!(events.resume(id, Value::Nil).await, None);
+}
+
+#[tokio::test]
+async fn an_event_may_wait_for_other_things_than_kong() {
+    let events = Events::new();
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let begun = events.begin(|exchange| async move {
+        let text: &str = receiver.await.unwrap();
+        exchange.call("kong.log.notice", vec![json!(text)]).await;
+        Verdict::Proceed
+    });
+    let (begun, ()) = tokio::join!(begun, async { sender.send("now").unwrap() });
+    assert_eq!(Some(begun.1), calls("kong.log.notice", vec![json!("now")]));
+}
