@@ -488,7 +488,7 @@ async fn recording_13_a_server_is_killed_and_respawned() {
 
     assert_eq!(send(double.addr(), curl("/hello")).await.headers("x-python-pid"), ["31709"]);
     assert_same(&ports, &before, &first.calls());
-    drop(first);
+    first.kill().await;
     let second = in_order(dir.path(), exchanges[killed_after..].to_vec());
     for _ in 0..3 {
         let response = send(double.addr(), curl("/hello")).await;

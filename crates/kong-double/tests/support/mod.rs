@@ -5,7 +5,10 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,7 +20,8 @@ use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener},
-    task::AbortHandle,
+    sync::oneshot,
+    task::{AbortHandle, JoinHandle},
 };
 
 /// Whatever a test waits for comes well within this time, or never.
@@ -88,7 +92,11 @@ pub(crate) struct Reply {
 pub(crate) struct Server {
     pub(crate) socket: PathBuf,
     calls: Arc<Mutex<Vec<Call>>>,
-    task: AbortHandle,
+    /// Connections that Kong has closed.
+    closed: Arc<AtomicUsize>,
+    /// Dropped, it stops the server.
+    alive: oneshot::Sender<()>,
+    task: JoinHandle<()>,
 }
 
 impl Server {
@@ -98,13 +106,18 @@ impl Server {
         let listener = UnixListener::bind(&socket).unwrap();
         let calls = Arc::new(Mutex::new(Vec::new()));
         let script = Arc::new(Mutex::new(script));
-        let seen = Arc::clone(&calls);
+        let closed = Arc::new(AtomicUsize::new(0));
+        let (seen, ended) = (Arc::clone(&calls), Arc::clone(&closed));
+        let (alive, mut killed) = oneshot::channel();
         let task = tokio::spawn(async move {
-            // Aborting the server aborts its connections with it.
             let mut connections = tokio::task::JoinSet::new();
             for conn in 1.. {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let (seen, script) = (Arc::clone(&seen), Arc::clone(&script));
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    _ = &mut killed => return connections.shutdown().await,
+                };
+                let (mut stream, _) = accepted.unwrap();
+                let (seen, script, ended) = (Arc::clone(&seen), Arc::clone(&script), Arc::clone(&ended));
                 connections.spawn(async move {
                     let mut received = Vec::new();
                     loop {
@@ -123,13 +136,14 @@ impl Server {
                             }
                         }
                         if stream.read_buf(&mut received).await.unwrap_or(0) == 0 {
+                            ended.fetch_add(1, Ordering::SeqCst);
                             return;
                         }
                     }
                 });
             }
         });
-        Self { socket, calls, task: task.abort_handle() }
+        Self { socket, calls, closed, alive, task }
     }
 
     pub(crate) fn calls(&self) -> Vec<Call> {
@@ -140,6 +154,22 @@ impl Server {
         self.calls().into_iter().map(|call| call.method).collect()
     }
 
+    /// Stops the server; listener and connections are closed when this returns.
+    pub(crate) async fn kill(self) {
+        drop(self.alive);
+        self.task.await.unwrap();
+    }
+
+    /// Waits until Kong has closed so many connections.
+    pub(crate) async fn wait_for_closed(&self, count: usize) {
+        let enough = async {
+            while self.closed.load(Ordering::SeqCst) < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, enough).await.expect("connections close");
+    }
+
     /// Waits until so many calls have arrived.
     pub(crate) async fn wait_for_calls(&self, count: usize) {
         let enough = async {
@@ -148,12 +178,6 @@ impl Server {
             }
         };
         tokio::time::timeout(PATIENCE, enough).await.expect("calls come");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
