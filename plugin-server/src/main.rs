@@ -26,6 +26,7 @@ mod wire;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use clap::Parser;
 use client_cert::ProofKey;
@@ -99,7 +100,11 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
         .map(|path| kong_entities::watch(path, kong_entities::POLL_INTERVAL))
         .transpose()?;
     let shared = Arc::new(Shared::new(entities, proof_key));
-    let server = Arc::new(Server { instances: Instances::new(shared), events: Events::new() });
+    let server = Arc::new(Server {
+        instances: Instances::new(shared),
+        events: Events::new(),
+        calls: AtomicUsize::new(0),
+    });
     let listener = serve::bind(&settings.socket)?;
     tracing::info!(socket = %settings.socket.display(), pid = std::process::id(), "serving");
     let leave = async {

@@ -1,5 +1,6 @@
 //! This knows how each of Kong's calls is answered.
 
+use std::sync::atomic::AtomicUsize;
 use std::time::{Instant, SystemTime};
 
 use serde_json::json;
@@ -15,6 +16,8 @@ use crate::wire::pdk::MsgPackPdk;
 pub(crate) struct Server {
     pub(crate) instances: Instances,
     pub(crate) events: Events,
+    /// How many calls are being answered.
+    pub(crate) calls: AtomicUsize,
 }
 
 impl Server {

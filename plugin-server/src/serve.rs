@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -65,9 +66,11 @@ pub(crate) async fn serve(listener: UnixListener, server: Arc<Server>, leave: im
         () = leave => {}
     }
     expiry.abort();
-    // Steps come on connections that are there already or on new ones, so the door stays open for now.
+    tracing::info!(events = server.events.count(), "leaving");
+    // Steps come on connections that are there already or on new ones, so the door stays open for now. A reply that is
+    // not written out when the process ends is a closed connection to Kong, which then lets the request pass.
     let drained = async {
-        while server.events.count() > 0 {
+        while server.events.count() > 0 || server.calls.load(Ordering::Acquire) > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -109,6 +112,22 @@ async fn connection(mut stream: UnixStream, server: Arc<Server>) {
     }
 }
 
+/// A call from when it is read until its reply is written, or its connection gone.
+struct Running<'a>(&'a AtomicUsize);
+
+impl<'a> Running<'a> {
+    fn count(calls: &'a AtomicUsize) -> Self {
+        calls.fetch_add(1, Ordering::AcqRel);
+        Self(calls)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Kong has one call in flight on a connection, so they are answered one after the other.
 async fn converse(stream: &mut UnixStream, server: &Server) -> Result<(), WireError> {
     let mut codec = Codec::default();
@@ -116,6 +135,7 @@ async fn converse(stream: &mut UnixStream, server: &Server) -> Result<(), WireEr
     let mut reply = BytesMut::with_capacity(4096);
     loop {
         while let Some(request) = codec.decode(&mut received)? {
+            let _running = Running::count(&server.calls);
             let body = server.answer(request.call).await;
             codec.encode(Reply { message_id: request.message_id, body }, &mut reply)?;
             stream.write_all(&reply).await?;
