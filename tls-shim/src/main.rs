@@ -1,2 +1,110 @@
-//! Placeholder.
-fn main() {}
+//! `tls-shim`: a TLS terminator beside Kong that asks for client certificates per SNI and hands them on with proof.
+//!
+//! This knows the order of things: command line, log, settings, what they name, listeners, serving, draining.
+
+mod activity;
+mod authority;
+mod body;
+mod check;
+mod cli;
+mod connection;
+mod handoff;
+mod headers;
+mod limits;
+mod listen;
+mod log;
+mod proxy;
+mod settings;
+mod sni;
+mod stall;
+mod start;
+mod tls;
+mod upstream;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cli::{Cli, Command};
+use crate::settings::Settings;
+use crate::start::StartError;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(Command::Check { config }) = cli.command {
+        return check::check(&config);
+    }
+    log::start(cli.log_level);
+    let config = cli.config.unwrap_or_default();
+    match run(&config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(config: &Path) -> Result<(), StartError> {
+    let mut end = Signals::register()?;
+    let settings = Settings::read(config)?;
+    let shim = Arc::new(start::shim(&settings)?);
+    let listeners =
+        settings.listen.0.iter().map(|&address| listen::bind(address)).collect::<Result<Vec<_>, _>>()?;
+
+    let drain = CancellationToken::new();
+    let connections = TaskTracker::new();
+    for listener in listeners {
+        tracing::info!(addr = %listener.local_addr()?, "listening");
+        tokio::spawn(listen::accept(listener, Arc::clone(&shim), connections.clone(), drain.clone()));
+    }
+
+    let signal = end.next().await;
+    tracing::info!(signal, connections = connections.len(), "draining");
+    drain.cancel();
+    connections.close();
+    tokio::select! {
+        () = connections.wait() => tracing::info!("drained"),
+        () = sleep(limits::DRAIN) => tracing::warn!(connections = connections.len(), "cut off what still ran"),
+        signal = end.next() => tracing::warn!(signal, connections = connections.len(), "cut off what still ran"),
+    }
+    Ok(())
+}
+
+/// The signals that the shim listens to.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn register() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next signal that asks the shim to end.
+    async fn next(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => tracing::warn!(
+                    "SIGHUP is not supported and changed nothing: restart for new settings or certificates; \
+                     the declarative configuration is followed as it changes"
+                ),
+            }
+        }
+    }
+}

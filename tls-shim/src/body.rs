@@ -1,0 +1,52 @@
+//! This knows bodies: what streams from the client to Kong, and what the shim answers itself.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::{Either, Full};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use crate::headers::Length;
+
+/// The body of an answer: Kong's as it comes, or a short one of the shim's own.
+pub(crate) type Answer = Either<Incoming, Full<Bytes>>;
+
+/// The body of a request on its way to Kong, without trailers: nginx does not read them, and a name that no client may
+/// send must not come that way either.
+pub(crate) struct Outgoing(pub(crate) Incoming);
+
+impl Outgoing {
+    /// How long it is going to be, as far as its sender said.
+    pub(crate) fn length(&self) -> Length {
+        match self.0.size_hint().exact() {
+            _ if self.0.is_end_stream() => Length::None,
+            Some(0) => Length::None,
+            Some(bytes) => Length::Known(bytes),
+            None => Length::Unknown,
+        }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match Pin::new(&mut self.0).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) if !frame.is_data() => Poll::Ready(None),
+            other => other,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}

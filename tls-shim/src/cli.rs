@@ -1,0 +1,47 @@
+//! This knows the command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::LevelFilter;
+
+/// A TLS terminator beside Kong that asks for client certificates per SNI and hands them on with proof.
+#[derive(Debug, Parser)]
+#[command(name = "tls-shim", version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    /// The settings of the shim, in YAML.
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) config: Option<PathBuf>,
+
+    /// What is logged: error, warn, info, debug (every request) or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: LevelFilter,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Validates the settings and all files they name, and prints who is asked for a client certificate, and why.
+    Check {
+        /// The settings of the shim, in YAML.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+        assert!(Cli::try_parse_from(["tls-shim"]).is_err());
+        assert!(Cli::try_parse_from(["tls-shim", "check"]).is_err());
+        let check = Cli::try_parse_from(["tls-shim", "check", "--config", "a"]).unwrap();
+        assert!(matches!(check.command, Some(Command::Check { .. })));
+    }
+}

@@ -1,0 +1,157 @@
+//! This knows one client's connection: a handshake, what it told, and then requests until either side ends it.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use client_cert::ProofKey;
+use http::Request;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::activity::{Activity, Running};
+use crate::body::Answer;
+use crate::handoff::HandOff;
+use crate::headers::Way;
+use crate::limits;
+use crate::proxy::{Client, proxy};
+use crate::stall::Stall;
+use crate::tls::{Handshake, Tls};
+use crate::upstream::Upstream;
+
+/// What all connections share.
+pub(crate) struct Shim {
+    pub(crate) tls: Tls,
+    pub(crate) proof_key: Arc<ProofKey>,
+    pub(crate) upstream: Upstream,
+}
+
+/// Serves one client until it leaves, is idle for too long, or `drain` says that the shim ends.
+pub(crate) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    port: u16,
+    shim: Arc<Shim>,
+    drain: CancellationToken,
+) {
+    let accept = shim.tls.accept(Stall::new(stream, limits::STALL));
+    let (stream, handshake) = tokio::select! {
+        // It has sent no request yet.
+        () = drain.cancelled() => return,
+        handshake = timeout(limits::HANDSHAKE, accept) => match handshake {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => return tracing::debug!(%peer, %error, "a handshake failed"),
+            Err(_) => return tracing::debug!(%peer, "a handshake took too long"),
+        },
+    };
+    let Handshake { server_name, asked, presented, http2 } = handshake;
+    tracing::debug!(%peer, sni = server_name.as_str(), asked, presented = presented.is_some(), http2, "connected");
+
+    let hand_off = presented
+        .map(|presented| HandOff::new(presented, server_name.as_str(), Arc::clone(&shim.proof_key)))
+        .transpose();
+    let hand_off = match hand_off {
+        Ok(hand_off) => hand_off,
+        // Never on without it: the client would pass for one that has no certificate.
+        Err(error) => return tracing::warn!(%peer, %error, "closed a connection"),
+    };
+    let client = Arc::new(Client { way: Way { client: peer.ip(), port }, hand_off });
+
+    let activity = Arc::new(Activity::default());
+    let running = Arc::clone(&activity);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (client, shim, running) = (Arc::clone(&client), Arc::clone(&shim), running.begin());
+        async move {
+            let answer = proxy(request, &client, &shim.upstream).await;
+            Ok::<_, Infallible>(answer.map(|body| Counted { body, _running: running }))
+        }
+    });
+    let io = TokioIo::new(stream);
+    let served = if http2 {
+        talk(http2_builder().serve_connection(io, service), &activity, &drain).await
+    } else {
+        talk(http1_builder().serve_connection(io, service), &activity, &drain).await
+    };
+    if let Err(error) = served {
+        tracing::debug!(%peer, %error, "a connection broke");
+    }
+}
+
+/// Drives a connection to its end, which is asked for by `drain` or by a client that sends no request for too long.
+async fn talk<C>(connection: C, activity: &Activity, drain: &CancellationToken) -> Result<(), C::Error>
+where
+    C: GracefulConnection,
+{
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended.map(drop),
+        () = drain.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            // Whoever drains sets the limit.
+            return connection.await.map(drop);
+        }
+        () = activity.idle(limits::IDLE) => connection.as_mut().graceful_shutdown(),
+    }
+    // A request that came just now still gets its answer, if that is quick: no client may rely on a connection that was
+    // idle for so long.
+    tokio::select! {
+        ended = connection.as_mut() => ended.map(drop),
+        () = sleep(limits::LEAVE) => Ok(()),
+    }
+}
+
+fn http1_builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HEADER)
+        .max_headers(limits::HEADER_FIELDS)
+        .max_header_size(limits::HEADER_BYTES);
+    builder
+}
+
+fn http2_builder() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let (interval, patience) = limits::PING;
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(interval)
+        .keep_alive_timeout(patience)
+        .max_header_list_size(limits::HEADER_BYTES as u32);
+    builder
+}
+
+/// The body of an answer, which keeps its request counted as running until it was sent or given up.
+struct Counted {
+    body: Answer,
+    _running: Running,
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = <Answer as Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,50 @@
+//! This knows the limits of the shim: how long it waits, and how much it takes.
+
+use std::time::Duration;
+
+/// From the accepted connection to the end of the TLS handshake.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// For the header of a request on HTTP/1.1, from the end of the one before. So it is also how long such a connection
+/// may be idle. nginx has the same 60 s.
+pub(crate) const HEADER: Duration = Duration::from_secs(60);
+
+/// How long a connection may carry no request.
+pub(crate) const IDLE: Duration = Duration::from_secs(60);
+
+/// How long a client may take over leaving once it was told that the connection ends because it was idle.
+pub(crate) const LEAVE: Duration = Duration::from_secs(5);
+
+/// How long a client may take none of the bytes that wait for it.
+pub(crate) const STALL: Duration = Duration::from_secs(60);
+
+/// How often a client on HTTP/2 is asked whether it is still there, and how long it may take to answer.
+pub(crate) const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+
+/// For a TCP connection to Kong.
+pub(crate) const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long a connection to Kong is kept without use. Kong itself keeps them for 75 s, and closing first means that
+/// none is closed under a request.
+pub(crate) const UPSTREAM_IDLE: Duration = Duration::from_secs(30);
+
+/// How many connections to Kong are kept without use.
+pub(crate) const UPSTREAM_IDLE_CONNECTIONS: usize = 1024;
+
+/// For the requests that are running when the shim is told to end.
+pub(crate) const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long no connection is accepted after the system refused one, for want of file descriptors for example.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The connections that wait to be accepted, for each listener.
+pub(crate) const BACKLOG: u32 = 1024;
+
+/// The bytes of a client's Certificate message. Base64 makes 4/3 of it, so this is over what a hand-off can carry.
+pub(crate) const CERTIFICATES: i32 = 64 * 1024;
+
+/// The fields in the header of a request or an answer.
+pub(crate) const HEADER_FIELDS: usize = 200;
+
+/// The bytes of a request's header.
+pub(crate) const HEADER_BYTES: usize = 64 * 1024;

@@ -1,0 +1,96 @@
+//! This knows listeners: how they are bound, and how connections are accepted until the shim ends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::connection::{self, Shim};
+use crate::limits;
+
+/// An address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {error}")]
+pub(crate) struct BindError {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+/// Binds an address. `[::]` takes IPv6 only, so that it can stand beside `0.0.0.0` as it does for nginx.
+///
+/// # Errors
+/// What the system said, with the address.
+pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let listener = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => {
+                let socket = TcpSocket::new_v6()?;
+                setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+                socket
+            }
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(limits::BACKLOG)
+    };
+    listener().map_err(|error| BindError { address, error })
+}
+
+/// Accepts connections until `drain` says that the shim ends; each is served by a task of its own, so that what breaks
+/// one harms no other.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    shim: Arc<Shim>,
+    connections: TaskTracker,
+    drain: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = drain.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let served = accepted.and_then(|(stream, peer)| {
+            stream.set_nodelay(true)?;
+            Ok(connection::serve(
+                stream,
+                peer,
+                listener.local_addr()?.port(),
+                Arc::clone(&shim),
+                drain.clone(),
+            ))
+        });
+        match served {
+            Ok(served) => drop(connections.spawn(served)),
+            Err(error) if is_of_the_connection(&error) => {
+                tracing::debug!(%error, "a connection ended before it was accepted");
+            }
+            // For want of file descriptors or memory: the next try would fail as well, and at once.
+            Err(error) => {
+                tracing::error!(%error, "no connection can be accepted");
+                sleep(limits::ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether the client is gone, rather than the system in trouble.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidInput, NetworkUnreachable, NotConnected,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | InvalidInput
+            | NetworkUnreachable
+            | NotConnected
+    )
+}

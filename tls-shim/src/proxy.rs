@@ -1,0 +1,104 @@
+//! This knows the way of a request: from a client's connection to Kong and back.
+
+use std::error::Error;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Request, Response, StatusCode};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+
+use crate::authority;
+use crate::body::{Answer, Outgoing};
+use crate::handoff::HandOff;
+use crate::headers::{self, Way};
+use crate::upstream::Upstream;
+
+/// What Kong says where its own upstream fails.
+const BAD_GATEWAY: &str = "An invalid response was received from the upstream server";
+
+/// What all requests of a connection have in common.
+pub(crate) struct Client {
+    /// Where they come from.
+    pub(crate) way: Way,
+    /// The certificate of the client; none where it was not asked or had none.
+    pub(crate) hand_off: Option<HandOff>,
+}
+
+/// Sends a request to Kong and gives its answer, or one of the shim's own.
+pub(crate) async fn proxy(
+    request: Request<Incoming>,
+    client: &Client,
+    upstream: &Upstream,
+) -> Response<Answer> {
+    let (mut request, body) = request.into_parts();
+    let host = match authority::host(&request) {
+        Ok(host) => host,
+        Err(refusal) => {
+            tracing::debug!(method = %request.method, reason = %refusal, "refused a request");
+            return answer(refusal.status(), &refusal.to_string());
+        }
+    };
+    let target = request.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let body = Outgoing(body);
+    let hand_off = client.hand_off.as_ref().map(|hand_off| hand_off.values(SystemTime::now()));
+    headers::to_kong(&mut request.headers, host, body.length(), client.way, hand_off);
+
+    match upstream.send(request.method.clone(), target, request.headers, body).await {
+        // The shim asks for no other protocol.
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            tracing::warn!("Kong switched to a protocol that nobody asked for");
+            answer(StatusCode::BAD_GATEWAY, BAD_GATEWAY)
+        }
+        Ok(mut response) => {
+            tracing::debug!(
+                method = %request.method,
+                path = request.uri.path(),
+                client = %client.way.client,
+                certificate = client.hand_off.is_some(),
+                status = response.status().as_u16(),
+                "passed a request"
+            );
+            headers::to_client(response.headers_mut());
+            response.map(Either::Left)
+        }
+        Err(error) => {
+            log_failure(&error);
+            answer(StatusCode::BAD_GATEWAY, BAD_GATEWAY)
+        }
+    }
+}
+
+/// A short answer of the shim's own, in the form of Kong's.
+fn answer(status: StatusCode, message: &str) -> Response<Answer> {
+    let body = format!("{{\"message\":\"{message}\"}}");
+    let mut response = Response::new(Either::Right(Full::new(Bytes::from(body))));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+fn log_failure(error: &legacy::Error) {
+    let cause = error.source();
+    let reason = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {}", innermost(cause)));
+    // A client that leaves while it sends a body is no fault of Kong's.
+    let by_client =
+        cause.and_then(|cause| cause.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_user);
+    if by_client {
+        tracing::debug!(reason, "a client left in the middle of a request");
+    } else {
+        tracing::warn!(reason, "Kong did not answer");
+    }
+}
+
+fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut error = error;
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    error
+}

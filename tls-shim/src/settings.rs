@@ -1,0 +1,230 @@
+//! This knows the settings file: what stands in `shim.yml`, and what it means.
+//!
+//! A key that is not known, or not supported, is an error: nobody shall believe in a setting that does nothing.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::uri::Authority;
+use serde::Deserialize;
+
+/// All that the shim is told, valid.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    /// Where clients connect to. At least one.
+    pub(crate) listen: Listen,
+    /// Kong's proxy listener.
+    pub(crate) upstream: Upstream,
+    /// Where Kong's configuration is read.
+    pub(crate) kong: Kong,
+    /// What the shim shows to clients.
+    pub(crate) default_certificate: CertificateFiles,
+    /// The key that the plugin server has too.
+    pub(crate) proof_key_file: PathBuf,
+}
+
+/// Where Kong's configuration is read.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Kong {
+    /// Kong's declarative file.
+    pub(crate) declarative_config: PathBuf,
+    /// How often the file is looked at.
+    #[serde(default)]
+    pub(crate) poll_interval: PollInterval,
+}
+
+/// A certificate with its chain, and its private key, both in PEM.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CertificateFiles {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// Addresses to listen on.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Vec<String>")]
+pub(crate) struct Listen(pub(crate) Vec<SocketAddr>);
+
+/// Host and port of Kong's proxy listener, which speaks plain HTTP.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Upstream(pub(crate) Authority);
+
+/// A length of time, above zero.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct PollInterval(pub(crate) Duration);
+
+impl Default for PollInterval {
+    fn default() -> Self {
+        Self(kong_entities::POLL_INTERVAL)
+    }
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", path.display())]
+pub(crate) struct SettingsError {
+    path: PathBuf,
+    problem: Problem,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("it is empty")]
+    Empty,
+    #[error("{0}")]
+    Content(String),
+}
+
+impl Settings {
+    /// Reads the settings from a file. Paths in it are relative to the working directory.
+    ///
+    /// # Errors
+    /// Names the file, the line and the key.
+    pub(crate) fn read(path: &Path) -> Result<Self, SettingsError> {
+        std::fs::read_to_string(path)
+            .map_err(Problem::Io)
+            .and_then(|text| Self::parse(&text))
+            .map_err(|problem| SettingsError { path: path.to_owned(), problem })
+    }
+
+    fn parse(text: &str) -> Result<Self, Problem> {
+        if text.trim().is_empty() {
+            return Err(Problem::Empty);
+        }
+        let options = serde_saphyr::options! { with_snippet: false };
+        let mut path = None;
+        serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
+            serde_path_to_error::deserialize(deserializer).map_err(|error| {
+                path = Some(error.path().to_string());
+                error.into_inner()
+            })
+        })
+        .map_err(|error| match path.as_deref() {
+            None | Some(".") => Problem::Content(error.to_string()),
+            Some(path) => Problem::Content(format!("{path}: {error}")),
+        })
+    }
+}
+
+impl TryFrom<Vec<String>> for Listen {
+    type Error = String;
+
+    fn try_from(addresses: Vec<String>) -> Result<Self, String> {
+        if addresses.is_empty() {
+            return Err("expected at least one address".into());
+        }
+        let parse = |text: &String| {
+            text.parse()
+                .map_err(|_| format!("{text:?} is not an address such as \"0.0.0.0:8443\" or \"[::]:8443\""))
+        };
+        addresses.iter().map(parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl TryFrom<String> for Upstream {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.starts_with("https:") {
+            return Err(format!(
+                "{text:?}: TLS towards Kong is not supported; use http:// on a trusted network"
+            ));
+        }
+        let wrong = || format!("{text:?} is not a URL such as \"http://127.0.0.1:8000\"");
+        let authority = text.strip_prefix("http://").ok_or_else(wrong)?;
+        let authority: Authority =
+            authority.strip_suffix('/').unwrap_or(authority).parse().map_err(|_| wrong())?;
+        // A user, an empty host or a port that is none would parse as an authority.
+        let port = authority.as_str().strip_prefix(authority.host()).ok_or_else(wrong)?;
+        let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+        if authority.host().is_empty() || !(port.is_empty() || port.strip_prefix(':').is_some_and(is_port)) {
+            return Err(wrong());
+        }
+        Ok(Self(authority))
+    }
+}
+
+impl TryFrom<String> for PollInterval {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a length of time above zero, such as \"5s\" or \"500ms\"");
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let number: u32 = number.parse().map_err(|_| wrong())?;
+        let unit = match unit {
+            "ms" => Duration::from_millis(1),
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            _ => return Err(wrong()),
+        };
+        if number == 0 { Err(wrong()) } else { Ok(Self(unit * number)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+listen: ["0.0.0.0:8443", "[::1]:0"]
+upstream: http://127.0.0.1:8000
+kong:
+  declarative_config: /etc/kong/kong.yml
+  poll_interval: 5s
+default_certificate: {cert: /etc/tls/default.crt, key: /etc/tls/default.key}
+proof_key_file: /usr/local/kong/mtls-auth.key
+"#;
+
+    #[test]
+    fn what_stands_there_is_read() {
+        let settings = Settings::parse(GOOD).unwrap();
+        assert_eq!(settings.listen.0, ["0.0.0.0:8443".parse().unwrap(), "[::1]:0".parse().unwrap()]);
+        assert_eq!(settings.upstream.0, "127.0.0.1:8000");
+        assert_eq!(settings.kong.poll_interval.0, Duration::from_secs(5));
+        let settings = Settings::parse(&GOOD.replace("  poll_interval: 5s\n", "")).unwrap();
+        assert_eq!(settings.kong.poll_interval.0, kong_entities::POLL_INTERVAL);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_key_and_line() {
+        for (from, to, key, line) in [
+            ("proof_key_file:", "proof_key:", "proof_key", "line 8"),
+            ("  poll_interval: 5s", "  admin_url: http://a", "admin_url", "line 6"),
+            ("upstream:", "status_listen: 127.0.0.1:1\nupstream:", "status_listen", "line 3"),
+            ("upstream:", "plugin_server: /a\nupstream:", "plugin_server", "line 3"),
+            ("cert: /etc", "certificate: /etc", "certificate", "line 7"),
+            ("upstream: http:", "upstream: https:", "upstream", "line 3"),
+            ("http://127.0.0.1:8000", "127.0.0.1:8000", "upstream", "line 3"),
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000/path", "upstream", "line 3"),
+            ("http://127.0.0.1:8000", "http://user@127.0.0.1:8000", "upstream", "line 3"),
+            ("http://127.0.0.1:8000", "http://127.0.0.1:0", "upstream", "line 3"),
+            ("http://127.0.0.1:8000", "http://127.0.0.1:99999", "upstream", "line 3"),
+            ("http://127.0.0.1:8000", "'http://'", "upstream", "line 3"),
+            ("poll_interval: 5s", "poll_interval: 5", "poll_interval", "line 6"),
+            ("poll_interval: 5s", "poll_interval: 0s", "poll_interval", "line 6"),
+            ("poll_interval: 5s", "poll_interval: 5 h", "poll_interval", "line 6"),
+            ("poll_interval: 5s", "poll_interval: 99999999999s", "poll_interval", "line 6"),
+            ("0.0.0.0:8443", "localhost:8443", "listen", "line 2"),
+            ("[\"0.0.0.0:8443\", \"[::1]:0\"]", "[]", "listen", "line 2"),
+            ("proof_key_file:", "upstream: http://a\nproof_key_file:", "upstream", "line 8"),
+            ("listen: [\"0.0.0.0:8443\", \"[::1]:0\"]\n", "", "listen", "line"),
+            ("proof_key_file: /usr/local/kong/mtls-auth.key\n", "", "proof_key_file", "line"),
+            ("  declarative_config: /etc/kong/kong.yml\n", "", "declarative_config", "line"),
+        ] {
+            let text = GOOD.replace(from, to);
+            assert_ne!(text, GOOD, "{from}");
+            let error = Settings::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains(line), "{to}: {error}");
+        }
+        assert_eq!(Settings::parse(" \n").unwrap_err().to_string(), "it is empty");
+    }
+}

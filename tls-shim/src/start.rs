@@ -1,0 +1,81 @@
+//! This knows what the shim needs before it can serve: all that the settings name, read and found to be good.
+
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use client_cert::{KeyFileError, ProofKey};
+use kong_entities::{DeclarativeError, Watched};
+use openssl::error::ErrorStack;
+
+use crate::connection::Shim;
+use crate::listen::BindError;
+use crate::settings::{Settings, SettingsError};
+use crate::sni::{self, SniMap};
+use crate::tls::{CertificateError, ServerCertificate, Tls};
+use crate::upstream::Upstream;
+
+/// Why the shim does not start. Each names the file or address, and what is wrong with it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// OpenSSL does not want the certificate.
+    #[error("{file}: {error}")]
+    Tls { file: String, error: ErrorStack },
+    #[error(transparent)]
+    ProofKey(#[from] KeyFileError),
+    #[error(transparent)]
+    Declarative(#[from] DeclarativeError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// Reads what the settings name, and follows Kong's configuration from then on.
+///
+/// # Errors
+/// See [`StartError`].
+pub(crate) fn shim(settings: &Settings) -> Result<Shim, StartError> {
+    let certificate = ServerCertificate::read(&settings.default_certificate)?;
+    let proof_key = Arc::new(ProofKey::read(&settings.proof_key_file)?);
+    let kong = &settings.kong;
+    let entities = kong_entities::watch(&kong.declarative_config, kong.poll_interval.0)?;
+    let map = follow(entities);
+    let tls = tls(settings, &certificate, map)?;
+    Ok(Shim { tls, proof_key, upstream: Upstream::new(settings.upstream.0.clone()) })
+}
+
+/// As [`Tls::new`], with the file in the error.
+pub(crate) fn tls(
+    settings: &Settings,
+    certificate: &ServerCertificate,
+    map: Arc<ArcSwap<SniMap>>,
+) -> Result<Tls, StartError> {
+    Tls::new(certificate, map).map_err(|error| {
+        let file = settings.default_certificate.cert.display().to_string();
+        StartError::Tls { file, error }
+    })
+}
+
+/// The map for the entities of now, replaced as a whole whenever they change.
+fn follow(mut entities: Watched) -> Arc<ArcSwap<SniMap>> {
+    let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
+    let replace = move |map: &ArcSwap<SniMap>, entities: &mut Watched| {
+        let new = sni::policy(&entities.borrow_and_update());
+        let everybody = new.asks(&sni::ServerName::None);
+        map.store(Arc::new(new));
+        tracing::info!(names = map.load().len(), everybody, "who is asked for a client certificate");
+    };
+    replace(&map, &mut entities);
+    let followed = Arc::clone(&map);
+    tokio::spawn(async move {
+        while entities.changed().await.is_ok() {
+            replace(&followed, &mut entities);
+        }
+    });
+    map
+}
