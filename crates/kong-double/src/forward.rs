@@ -20,6 +20,10 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
+/// Response headers of which nginx keeps one: the upstream's takes the place of a plugin's.
+const SINGLE: [&str; 7] =
+    ["content-length", "content-type", "date", "etag", "last-modified", "location", "server"];
+
 /// What Kong takes from a request's headers before any plugin runs.
 pub(crate) struct Forwarding {
     headers: Vec<(&'static str, Vec<u8>)>,
@@ -87,6 +91,9 @@ pub(crate) fn response_headers(upstream: &HeaderMap, request: &Request, upstream
     let named = upstream.get("connection").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     for (name, value) in upstream {
         let hop = HOP_BY_HOP.contains(&name.as_str());
+        if SINGLE.contains(&name.as_str()) {
+            headers.remove(name.as_str());
+        }
         if !hop && !named.split(',').any(|n| n.trim().eq_ignore_ascii_case(name.as_str())) {
             headers.append(name.as_str().as_bytes(), vec![value.as_bytes().to_vec()]);
         }

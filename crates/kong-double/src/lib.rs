@@ -26,9 +26,17 @@
 //! # }
 //! ```
 //!
-//! # Deliberate absences
-//! TLS, HTTP/2, WebSocket upgrades, gRPC, regular expressions in paths, load balancing, health checks, the
-//! phases `certificate` and `rewrite`, ProtoBuf:1, the plugin server's start and its `-dump`.
+//! # What differs from Kong, knowingly
+//! - Absent: TLS, HTTP/2, WebSocket upgrades, gRPC, regular expressions in paths, load balancing, health
+//!   checks, the phases `certificate` and `rewrite`, ProtoBuf:1, the plugin server's start and its `-dump`
+//!   (give it as [`DoubleConfig::plugin_info`]), most PDK methods that no recording and no plugin of ours
+//!   uses: those are logged as `could not find pdk method`, as Kong does for unknown ones.
+//! - It calls itself `kong-double/3.9.1` in `Server` and `Via`.
+//! - Requests stream to the upstream; Kong reads them whole first and turns chunks into a length.
+//! - hyper reads the HTTP: it refuses control characters in header values, lower-cases header names and
+//!   groups repeated ones.
+//! - Requests that wait for an instance are told when it runs; Kong asks every 100 ms.
+//! - A worker is not a thread: all share the caller's tokio runtime.
 
 #![forbid(unsafe_code)]
 

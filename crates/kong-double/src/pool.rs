@@ -75,3 +75,32 @@ impl Pool {
         quiet && kept.since.elapsed() < self.idle_timeout
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_connection_used_last_is_used_next_and_a_full_pool_drops_the_oldest() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let pool = Pool::new(&socket, 2, Duration::from_secs(60), 0);
+        let mut streams = Vec::new();
+        let mut peers = Vec::new();
+        for _ in 0..3 {
+            streams.push(pool.connect().await.unwrap());
+            peers.push(listener.accept().await.unwrap().0);
+        }
+        let fds: Vec<_> = streams.iter().map(AsRawFd::as_raw_fd).collect();
+        streams.into_iter().for_each(|stream| pool.keep(stream));
+        peers[0].readable().await.unwrap();
+        assert_eq!(peers[0].try_read(&mut [0]).unwrap(), 0, "closed by the full pool");
+        let (third, second) = (pool.connect().await.unwrap(), pool.connect().await.unwrap());
+        assert_eq!([third.as_raw_fd(), second.as_raw_fd()], [fds[2], fds[1]]);
+    }
+}

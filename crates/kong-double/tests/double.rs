@@ -207,11 +207,25 @@ async fn headers_for_the_upstream_are_set_and_cleared_in_one_call() {
     assert_eq!(seen.header("x-consumer-id").as_deref(), Some("1"));
     assert_eq!(seen.header("x-two").as_deref(), Some("a, b"));
     assert_eq!(seen.header("x-gone"), None);
+    assert_eq!(seen.header("x-empty").as_deref(), Some(" "), "Kong sends a space for an empty value");
     assert_eq!(seen.header("x_consumer_id").as_deref(), Some("other"), "another name to Kong");
 
     // What the client's Connection header names is removed after the plugins ran, as in Kong.
     send(double.addr(), get("/", &["Connection: close, X-Consumer-ID"])).await;
     assert_eq!(upstream.seen()[1].header("x-consumer-id"), None);
+}
+
+#[tokio::test]
+async fn response_headers_of_plugins_stand_beside_the_upstreams() {
+    let response = "HTTP/1.1 200 OK\r\nContent-Type: text/css\r\nX-A: up\r\nKeep-Alive: x\r\nContent-Length: 2\r\n\r\nok";
+    let (dir, upstream) = (tempfile::tempdir().unwrap(), Upstream::start(response).await);
+    let headers = Value::record([("X_A", Value::str("plugin")), ("Content-Type", Value::str("text/html"))]);
+    let server = server(dir.path(), one_call("kong.response.set_headers", vec![headers]));
+    let double = start(&server, &upstream).await;
+    let response = send(double.addr(), get("/", &[])).await;
+    assert_eq!(response.headers("x-a"), ["plugin", "up"]);
+    assert_eq!(response.headers("content-type"), ["text/css"]);
+    assert_eq!(response.headers("keep-alive"), [""; 0]);
 }
 
 #[tokio::test]
@@ -360,7 +374,9 @@ async fn one_request_starts_the_instance_for_all() {
         requests.spawn(async move { send(addr, get("/", &[])).await.status });
     }
     assert_eq!(requests.join_all().await, [200; 8]);
-    assert_eq!(server.methods().iter().filter(|m| *m == "plugin.StartInstance").count(), 1);
+    let events: Vec<_> = server.calls().into_iter().filter(|c| c.method == "plugin.HandleEvent").collect();
+    assert_eq!((events.len(), server.calls().len()), (8, 9));
+    assert!(events.iter().all(|event| event.arg.get("InstanceId") == &Value::number(1)));
 }
 
 #[tokio::test]
@@ -478,7 +494,7 @@ async fn global_plugins_apply_where_a_route_has_none() {
     let (dir, upstream) = (tempfile::tempdir().unwrap(), Upstream::ok().await);
     let server = server(dir.path(), Call::ret);
     let mut config = config(&server, &upstream);
-    config.routes[0].plugins[0].config = json!({"scope": "route"});
+    config.routes[0].plugins[0].config = json!({"scope": "route", "path": "/a/b"});
     config.routes[0].paths = vec!["/own".into()];
     config.routes.push(Route::new("other", upstream.addr));
     config.global_plugins = vec![PluginConfig::new("p", json!({"scope": "global"}))];
@@ -487,6 +503,7 @@ async fn global_plugins_apply_where_a_route_has_none() {
     send(double.addr(), get("/", &[])).await;
     let configs: Vec<_> =
         server.calls().iter().filter_map(|c| c.arg.get("Config").as_bytes().map(<[u8]>::to_vec)).collect();
+    assert!(String::from_utf8_lossy(&configs[0]).contains(r#""\/a\/b""#), "cjson escapes slashes");
     let configs: Vec<serde_json::Value> =
         configs.iter().map(|c| serde_json::from_slice(c).unwrap()).collect();
     assert_eq!((&configs[0]["scope"], &configs[1]["scope"]), (&json!("route"), &json!("global")));
