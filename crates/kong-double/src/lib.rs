@@ -40,6 +40,7 @@
 
 #![forbid(unsafe_code)]
 
+mod arguments;
 mod config;
 mod double;
 mod entities;

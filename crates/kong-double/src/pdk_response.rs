@@ -2,8 +2,9 @@
 //! words its errors.
 
 use crate::{
+    arguments::{first, header_name_arg, header_table, limit, only, text_arg},
     headers::values_of,
-    pdk::{Exit, Phase, Stop, first, header_name_arg, header_table, limit, only, text_arg},
+    pdk::{Exit, Phase, Stop},
     request::Request,
     value::Value,
 };
