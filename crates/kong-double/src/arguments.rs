@@ -2,7 +2,7 @@
 
 use crate::{
     headers::{Given, values_of},
-    pdk::{Phase, Stop},
+    phase::{Phase, Stop},
     value::Value,
 };
 

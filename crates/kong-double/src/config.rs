@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use crate::{Error, Level, ip::IpNet, schema::Schema, value::Value};
+use crate::{Level, error::Error, ip::IpNet, schema::Schema, value::Value};
 
 /// What a [`Double`](crate::Double) does.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::{
     config::{CREATED_AT, Route, uuid_of, workspace_id},
     request::Request,
+    uri::{normal_path, query_args, upstream_uri},
     value::Value,
 };
 
@@ -105,11 +106,6 @@ pub(crate) fn memory_stats() -> Value {
     ])
 }
 
-/// `ngx.req.http_version()`.
-pub(crate) fn http_version(request: &Request) -> f64 {
-    if request.version == Version::HTTP_10 { 1.0 } else { 1.1 }
-}
-
 /// `kong.nginx.get_var(name)`; nil for what the double does not have, such as `ssl_*` on plain HTTP.
 pub(crate) fn nginx_var(request: &Request, name: &[u8]) -> Value {
     let name = String::from_utf8_lossy(name).to_ascii_lowercase();
@@ -135,48 +131,13 @@ pub(crate) fn nginx_var(request: &Request, name: &[u8]) -> Value {
     }
 }
 
-/// `kong.request.get_path()`: slashes merged, dot segments resolved, escapes of unreserved characters undone.
-pub(crate) fn normal_path(raw: &str) -> String {
-    let mut path = String::new();
-    let mut rest = raw;
-    while let Some(c) = rest.chars().next() {
-        let escape = rest.get(1..3).filter(|_| c == '%').and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match escape {
-            Some(b) if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => path.push(char::from(b)),
-            Some(b) => path.push_str(&format!("%{b:02X}")),
-            None => path.push(c),
-        }
-        rest = &rest[if escape.is_some() { 3 } else { c.len_utf8() }..];
-    }
-    let mut segments: Vec<&str> = Vec::new();
-    let parts: Vec<&str> = path.split('/').collect();
-    for (i, part) in parts.iter().enumerate() {
-        let last = i + 1 == parts.len();
-        match *part {
-            "" | "." if !last => continue,
-            ".." => drop(segments.pop()),
-            "." => {}
-            part => {
-                segments.push(part);
-                continue;
-            }
-        }
-        if last {
-            segments.push("");
-        }
-    }
-    format!("/{}", segments.join("/"))
-}
-
 /// `kong.log.serialize()`: the entry that Kong's logging plugins write.
 pub(crate) fn log_entry(request: &Request) -> String {
     let flat = |headers: &crate::headers::Headers| {
         let map = headers.to_lua(100).to_json().unwrap_or_default();
         serde_json::from_str::<serde_json::Value>(&String::from_utf8_lossy(&map)).unwrap_or_default()
     };
-    let query = crate::request::query_args(request.raw_query().unwrap_or_default(), 100)
-        .to_json()
-        .unwrap_or_default();
+    let query = query_args(request.raw_query().unwrap_or_default(), 100).to_json().unwrap_or_default();
     let query: serde_json::Value = serde_json::from_slice(&query).unwrap_or_default();
     let since = request.received_at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let started = since.as_millis() as u64;
@@ -206,7 +167,7 @@ pub(crate) fn log_entry(request: &Request) -> String {
         entry["route"].as_object_mut().into_iter().for_each(|map| map.retain(|_, v| !v.is_null()));
         entry["service"] = service_json(route);
         let upstream_ip = route.upstream.ip().to_string();
-        entry["upstream_uri"] = crate::forward::upstream_uri(request).into();
+        entry["upstream_uri"] = upstream_uri(request).into();
         if answered.is_some_and(|a| a.upstream_status.is_some()) {
             entry["tries"] = json!([{
                 "ip": upstream_ip, "port": route.upstream.port(), "balancer_start": started,
@@ -215,24 +176,4 @@ pub(crate) fn log_entry(request: &Request) -> String {
         }
     }
     entry.to_string().replace('/', "\\/")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::normal_path;
-
-    #[test]
-    fn paths_are_normal() {
-        for (raw, expected) in [
-            ("/", "/"),
-            ("/a/b", "/a/b"),
-            ("/a//b/", "/a/b/"),
-            ("/a/./b/../c", "/a/c"),
-            ("/../x", "/x"),
-            ("/a/..", "/"),
-            ("/%61%2f%7e", "/a%2F~"),
-        ] {
-            assert_eq!(normal_path(raw), expected, "{raw}");
-        }
-    }
 }

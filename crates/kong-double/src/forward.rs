@@ -41,7 +41,7 @@ impl Forwarding {
             None => request.remote_addr.to_string().into_bytes(),
         };
         let via = sent.as_kong_caches("via").map(|via| [&via[..], b", "].concat()).unwrap_or_default();
-        let version = crate::entities::http_version(request);
+        let version = request.http_version();
         let prefix = if prefix == "/" { Vec::new() } else { prefix.into() };
         let port = request.server.port().to_string();
         let headers = vec![
@@ -104,15 +104,4 @@ pub(crate) fn response_headers(upstream: &HeaderMap, request: &Request, upstream
     headers.put("via", format!("1.1 {SERVER}"));
     headers.put("x-kong-request-id", &request.id);
     headers
-}
-
-/// Path and query that the upstream is asked for.
-pub(crate) fn upstream_uri(request: &Request) -> String {
-    let path = crate::entities::normal_path(request.raw_path());
-    let prefix = request.route.as_ref().map_or("", |(_, prefix)| prefix);
-    let strip = request.matched_route().is_some_and(|route| route.strip_path);
-    let rest = if strip { path.strip_prefix(prefix).unwrap_or(&path) } else { &path };
-    let slash = if rest.starts_with('/') { "" } else { "/" };
-    let query = request.raw_query().map(|query| format!("?{}", String::from_utf8_lossy(query)));
-    format!("{slash}{rest}{}", query.unwrap_or_default())
 }

@@ -6,61 +6,13 @@ use crate::{
     Level,
     arguments::{first, header_name_arg, header_table, limit, only, text_arg},
     entities,
-    headers::{Given, values_of},
+    headers::values_of,
     pdk_response,
-    request::{Request, encoded_args, query_args},
+    phase::{Phase, Stop},
+    request::Request,
+    uri::{encoded_args, normal_path, query_args},
     value::Value,
 };
-
-/// A phase in which plugins of external servers run. (`rewrite`, `certificate` and those of stream routes
-/// are not part of the double.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Access,
-    Response,
-    Log,
-}
-
-impl Phase {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Access => "access",
-            Self::Response => "response",
-            Self::Log => "log",
-        }
-    }
-}
-
-/// How a PDK call ends a plugin's run.
-#[derive(Debug)]
-pub(crate) enum Stop {
-    /// `kong.response.exit` or `.error`: this goes to the client.
-    Exit(Exit),
-    /// A Lua error: the client gets a 500.
-    Error(String),
-}
-
-impl Stop {
-    pub(crate) fn throw(place: &str, text: &str) -> Self {
-        Self::Error(format!("{place}: {text}"))
-    }
-}
-
-/// A PDK function calls `error()`.
-impl From<String> for Stop {
-    fn from(text: String) -> Self {
-        Self::throw("mp_rpc.lua:127", &text)
-    }
-}
-
-/// A response that a plugin gives.
-#[derive(Debug)]
-pub(crate) struct Exit {
-    pub(crate) status: u16,
-    pub(crate) headers: Given,
-    pub(crate) body: Vec<u8>,
-    pub(crate) content_type: Option<&'static str>,
-}
 
 /// The method of the step that carries a PDK call's result.
 pub(crate) fn step_method(pdk_method: &str) -> &'static str {
@@ -150,9 +102,9 @@ fn run(method: &str, args: &[Value], phase: Phase, request: &mut Request) -> Res
         "kong.request.get_forwarded_scheme" => Ok(Value::Str(
             request.forwarded("x-forwarded-proto").unwrap_or("http".into()).to_ascii_lowercase(),
         )),
-        "kong.request.get_http_version" => Ok(Value::number(entities::http_version(request))),
+        "kong.request.get_http_version" => Ok(Value::number(request.http_version())),
         "kong.request.get_method" => Ok(Value::str(request.method.as_str())),
-        "kong.request.get_path" => Ok(Value::str(entities::normal_path(request.raw_path()))),
+        "kong.request.get_path" => Ok(Value::str(normal_path(request.raw_path()))),
         "kong.request.get_raw_path" => Ok(Value::str(request.raw_path())),
         "kong.request.get_path_with_query" => Ok(Value::str(request.request_uri())),
         "kong.request.get_raw_query" => Ok(Value::str(request.raw_query().unwrap_or_default())),

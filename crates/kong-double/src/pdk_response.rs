@@ -4,7 +4,7 @@
 use crate::{
     arguments::{first, header_name_arg, header_table, limit, only, text_arg},
     headers::values_of,
-    pdk::{Exit, Phase, Stop},
+    phase::{Exit, Phase, Stop},
     request::Request,
     value::Value,
 };

@@ -15,13 +15,14 @@ use hyper::body::{Frame, Incoming, SizeHint};
 
 use crate::{
     Level,
-    double::Shared,
-    forward::{Forwarding, SERVER, response_headers, upstream_uri},
+    forward::{Forwarding, SERVER, response_headers},
     headers::Headers,
-    pdk::{Exit, Phase, Stop},
     pdk_response::own_error,
+    phase::{Exit, Phase, Stop},
     request::{Answered, Body, Request, RequestBody},
     router,
+    shared::Shared,
+    uri::{normal_path, upstream_uri},
     value::Value,
     worker::Worker,
 };
@@ -43,7 +44,7 @@ pub(crate) async fn serve(http: http::Request<Incoming>, connection: Arc<Connect
         let refusal = own_error(status, None, &request);
         return answer(request, refusal, "error", &connection);
     }
-    let path = crate::entities::normal_path(request.raw_path());
+    let path = normal_path(request.raw_path());
     let Some((index, prefix)) = router::find(&request.config.settings.routes, &request.host(), &path) else {
         let not_found = own_error(404, Some("no Route matched with those values"), &request);
         return answer(request, not_found, "exit", &connection);

@@ -22,7 +22,6 @@ use crate::{
     pack::{MapOrder, Unpack, pack, unpack},
     pool::Pool,
     value::Value,
-    worker::Said,
 };
 
 /// What a Lua function gave back: `return result, err`.
@@ -35,6 +34,16 @@ pub(crate) struct Returned {
 /// A Lua error: in Kong it ends the plugin's coroutine and the client gets a 500.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Thrown(pub(crate) String);
+
+/// Hears what happens while a call runs.
+pub(crate) trait Said: Send + Sync {
+    /// A call is made.
+    fn called(&self, method: &str);
+    /// Kong's Lua logs a line, from that place.
+    fn log(&self, level: Level, place: &str, text: &[u8]);
+    /// The plugin server is another process than before.
+    fn server_changed(&self);
+}
 
 /// One worker's side of the protocol.
 pub(crate) struct Client {

@@ -8,21 +8,12 @@ use crate::{
     config::LoadedPlugin,
     instances::{Claim, Instances},
     pack::MapOrder,
-    pdk::{self, Phase, Stop},
+    pdk,
+    phase::{Phase, Stop},
     request::Request,
-    rpc::{Client, Thrown},
+    rpc::{Client, Said, Thrown},
     value::{Value, argument_count},
 };
-
-/// Hears what happens while a call runs.
-pub(crate) trait Said: Send + Sync {
-    /// A call is made.
-    fn called(&self, method: &str);
-    /// Kong's Lua logs a line, from that place.
-    fn log(&self, level: Level, place: &str, text: &[u8]);
-    /// The plugin server is another process than before.
-    fn server_changed(&self);
-}
 
 /// One worker.
 pub(crate) struct Worker {
