@@ -2,11 +2,21 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::SystemTime;
 
-use common::Prefix;
+use client_cert::{Presented, Proof, ProofKey};
+use common::{BINARY, Prefix};
 use kong_double::recording::Recording;
 use kong_double::wire::Wire;
+use kong_double::{Double, DoubleConfig, EarlierAuth, PluginConfig, Route};
+use serde_json::{Value as Json, json};
+use testbed::pki::{Ca, Leaf, Subject};
+use testbed::process::Process;
+use testbed::upstream::Upstream;
 
 fn entry(array: &Wire, position: usize) -> Wire {
     let Wire::Array(_, entries) = array else { panic!("{array:?} is no array") };
@@ -66,4 +76,217 @@ fn recorded_calls_are_all_understood_and_none_is_let_pass() {
             }
         }
     }
+}
+
+const CA_ID: &str = "6ae7a1a4-0cf0-4b6a-9d3f-3f7c5a0b1c2d";
+
+/// The server, Kong's double and an upstream. The test plays the shim.
+struct Setup {
+    prefix: Prefix,
+    server: Process,
+    kong: Double,
+    upstream: Upstream,
+    ca: Ca,
+}
+
+fn declarative(ca: &Ca) -> String {
+    json!({
+        "_format_version": "3.0",
+        "ca_certificates": [{"id": CA_ID, "cert": ca.pem()}],
+        "consumers": [{"username": "alice"}, {"username": "bob"}, {"username": "anon"}],
+    })
+    .to_string()
+}
+
+/// One route for each way to configure the plugin.
+fn routes(socket: &Path, upstream: SocketAddr) -> DoubleConfig {
+    let info = Command::new(BINARY).arg("-dump").output().unwrap().stdout;
+    let mut config = DoubleConfig::new(socket, serde_json::from_slice(&info).unwrap());
+    config.workers = 2;
+    let route = |path: &str, extra: Json| {
+        let mut plugin = json!({"ca_certificates": [CA_ID]});
+        plugin.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        Route::new(path, upstream).paths([format!("/{path}")]).plugin(PluginConfig::new("mtls-auth", plugin))
+    };
+    let mut earlier = route("earlier", json!({"anonymous": "anon"}));
+    earlier.already_authenticated =
+        Some(EarlierAuth { consumer: None, credential: Some(json!({"id": "somebody"})) });
+    config.routes = vec![
+        route("mapped", json!({})),
+        route("anonymous", json!({"anonymous": "anon"})),
+        route("skip", json!({"skip_consumer_lookup": true})),
+        route("default", json!({"default_consumer": "bob", "consumer_by": []})),
+        earlier,
+    ];
+    config
+}
+
+impl Setup {
+    async fn start(change: impl Fn(&mut DoubleConfig)) -> Self {
+        let prefix = Prefix::new();
+        let ca = Ca::root("root");
+        let file = prefix.write("kong.json", &declarative(&ca));
+        let server = prefix.serve(&["--declarative-config", file.to_str().unwrap()]);
+        let upstream = Upstream::start();
+        let mut config = routes(&prefix.socket(), upstream.address());
+        change(&mut config);
+        let kong = Double::start(config).await.unwrap();
+        Self { prefix, server, kong, upstream, ca }
+    }
+
+    fn get(&self, path: &str, headers: &[(&str, &str)]) -> (u16, Json) {
+        get(self.kong.addr(), path, headers)
+    }
+
+    fn hand_off(&self, leaf: &Leaf) -> Vec<(&'static str, String)> {
+        hand_off(&self.prefix.path("mtls-auth.key"), leaf)
+    }
+}
+
+fn hand_off(key: &Path, leaf: &Leaf) -> Vec<(&'static str, String)> {
+    let key = ProofKey::read(key).unwrap();
+    let presented = Presented { leaf: leaf.der.clone(), chain: vec![] };
+    let proof = Proof::write(&key, &presented, "a.example", SystemTime::now());
+    vec![("Client-Cert", presented.leaf_header()), ("Client-Cert-Proof", proof)]
+}
+
+fn get(kong: SocketAddr, path: &str, headers: &[(&str, &str)]) -> (u16, Json) {
+    let mut stream = TcpStream::connect(kong).unwrap();
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    (status, serde_json::from_str(body).unwrap_or_default())
+}
+
+fn as_pairs<'a>(headers: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    headers.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+/// The values of a header that the upstream saw.
+fn seen(answer: &Json, name: &str) -> Vec<String> {
+    let headers: Vec<(String, String)> =
+        serde_json::from_value(answer["headers"].clone()).unwrap_or_default();
+    let same = headers.into_iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+    same.map(|(_, value)| value).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_outcome_is_told_to_the_upstream_or_the_client_in_as_few_calls_as_there_can_be() {
+    let setup = Setup::start(|_| {}).await;
+    let alice = setup.hand_off(&setup.ca.issue(Subject::client("alice")));
+    let nobody = setup.hand_off(&setup.ca.issue(Subject::client("nobody")));
+    let mallory = setup.hand_off(&Ca::root("root").issue(Subject::client("alice")));
+    let consumer = "x-consumer-username";
+    for (path, certificate, status, header, value, calls) in [
+        ("/mapped", Some(&alice), 200, consumer, Some("alice"), 4),
+        ("/mapped", Some(&nobody), 401, consumer, None, 3),
+        ("/mapped", Some(&mallory), 401, consumer, None, 3),
+        ("/mapped", None, 401, consumer, None, 3),
+        ("/anonymous", Some(&alice), 200, consumer, Some("alice"), 5),
+        ("/anonymous", None, 200, "x-anonymous-consumer", Some("true"), 5),
+        ("/skip", Some(&nobody), 200, "x-client-cert-dn", Some("CN=nobody"), 4),
+        ("/default", Some(&nobody), 200, consumer, Some("bob"), 4),
+        // Whom somebody else authenticated stays; one call takes away what must not go on.
+        ("/earlier", Some(&alice), 200, consumer, None, 4),
+        ("/earlier", None, 200, consumer, None, 4),
+    ] {
+        let headers = certificate.map(|headers| as_pairs(headers)).unwrap_or_default();
+        // What a client would have liked the upstream to believe, to be removed in the same call.
+        let forged = [("X_Consumer_Username", "forged"), ("x-client-cert_dn", "forged")];
+        let (got, answer) = setup.get(path, &[&headers[..], &forged[..]].concat());
+        assert_eq!(got, status, "{path}: {answer} {:?}", setup.kong.error_log());
+        assert_eq!(seen(&answer, header), value.into_iter().collect::<Vec<_>>(), "{path}");
+        for name in ["client-cert", "client-cert-proof", "x_consumer_username", "x-client-cert_dn"] {
+            assert!(seen(&answer, name).is_empty(), "{path}: {answer}");
+        }
+        let made = setup.kong.rpc_calls().requests.last().unwrap().clone();
+        assert_eq!(made.event_calls(), calls, "{path}: {:?}", made.methods);
+    }
+    assert!(
+        setup.kong.error_log().iter().all(|line| !line.contains("[error]")),
+        "{:?}",
+        setup.kong.error_log()
+    );
+}
+
+/// The steps of one event come on different connections, among those of others.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_get_their_own_answers() {
+    let setup = Setup::start(|config| config.scatter = 8).await;
+    let callers: Vec<_> = ["alice", "bob", "nobody"]
+        .map(|cn| (cn, setup.hand_off(&setup.ca.issue(Subject::client(cn)))))
+        .into_iter()
+        .collect();
+    std::thread::scope(|scope| {
+        for worker in 0..12 {
+            let (cn, headers) = &callers[worker % callers.len()];
+            let setup = &setup;
+            scope.spawn(move || {
+                for _ in 0..25 {
+                    let (status, answer) = setup.get("/mapped", &as_pairs(headers));
+                    if *cn == "nobody" {
+                        assert_eq!(
+                            (status, &answer["message"]),
+                            (401, &json!("TLS certificate failed verification"))
+                        );
+                    } else {
+                        assert_eq!(
+                            (status, seen(&answer, "x-consumer-username")),
+                            (200, vec![(*cn).to_owned()])
+                        );
+                    }
+                }
+            });
+        }
+    });
+    // What was refused did not reach the upstream.
+    assert_eq!(setup.upstream.requests().len(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_of_kong_and_a_new_server_lose_no_request() {
+    let mut setup = Setup::start(|_| {}).await;
+    let alice = setup.hand_off(&setup.ca.issue(Subject::client("alice")));
+    let all_well = |setup: &Setup| {
+        for _ in 0..4 {
+            assert_eq!(setup.get("/mapped", &as_pairs(&alice)).0, 200, "{:?}", setup.kong.error_log());
+            assert_eq!(setup.get("/mapped", &[]).0, 401);
+        }
+    };
+    all_well(&setup);
+    setup.kong.reload(routes(&setup.prefix.socket(), setup.upstream.address())).unwrap();
+    all_well(&setup);
+
+    // Killed and started again, as Kong does it: the ids of the old one are nobody's.
+    setup.server.signal("KILL");
+    setup.server.wait();
+    let file = setup.prefix.path("kong.json");
+    setup.server = setup.prefix.serve(&["--declarative-config", file.to_str().unwrap()]);
+    all_well(&setup);
+    assert!(setup.kong.error_log().iter().any(|line| line.contains("no plugin instance")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_ca_counts_without_a_restart() {
+    let setup = Setup::start(|_| {}).await;
+    let old = setup.hand_off(&setup.ca.issue(Subject::client("alice")));
+    assert_eq!(setup.get("/mapped", &as_pairs(&old)).0, 200);
+    let ca = Ca::root("root");
+    let new = setup.hand_off(&ca.issue(Subject::client("alice")));
+    assert_eq!(setup.get("/mapped", &as_pairs(&new)).0, 401);
+
+    setup.prefix.write("kong.json", &declarative(&ca));
+    setup.server.wait_for("read again");
+    assert_eq!(setup.get("/mapped", &as_pairs(&new)).0, 200);
+    assert_eq!(setup.get("/mapped", &as_pairs(&old)).0, 401, "verified before, and no longer trusted");
+
+    // Without any CA nobody passes, and it is no client's fault.
+    setup.prefix.write("kong.json", &json!({"_format_version": "3.0"}).to_string());
+    let (_, answer) =
+        (0..).map(|_| setup.get("/mapped", &as_pairs(&new))).find(|(status, _)| *status != 200).unwrap();
+    assert_eq!(answer["message"], "An unexpected error occurred");
+    assert!(setup.kong.error_log().iter().any(|line| line.contains("ca_unavailable")));
 }

@@ -1,0 +1,138 @@
+//! Both binaries with Kong's double between them, driven by curl.
+
+use std::process::Command;
+
+use quickstart::stack::{OPEN, PROTECTED, Stack};
+use serde_json::Value as Json;
+use testbed::process::PATIENCE;
+
+struct Answer {
+    status: u16,
+    version: String,
+    body: Json,
+}
+
+impl Answer {
+    /// The values of a header that the upstream saw.
+    fn seen(&self, name: &str) -> Vec<String> {
+        let headers: Vec<(String, String)> =
+            serde_json::from_value(self.body["headers"].clone()).unwrap_or_default();
+        headers.into_iter().filter(|pair| pair.0.eq_ignore_ascii_case(name)).map(|pair| pair.1).collect()
+    }
+}
+
+fn curl(stack: &Stack, server: &str, args: &[&str]) -> Answer {
+    let port = stack.address().port();
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--max-time", &PATIENCE.as_secs().to_string()])
+        .args(["--write-out", "\n%{http_code} %{http_version}", "--cacert"])
+        .arg(stack.file("server-ca.crt"))
+        .args(["--resolve", &format!("{server}:{port}:127.0.0.1")])
+        .args(args)
+        .arg(format!("https://{server}:{port}/path?query=1"))
+        .output()
+        .expect("curl runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (body, end) = text.rsplit_once('\n').unwrap();
+    let (status, version) = end.split_once(' ').unwrap();
+    Answer {
+        status: status.parse().unwrap(),
+        version: version.to_owned(),
+        body: serde_json::from_str(body).unwrap_or_else(|_| panic!("{body}")),
+    }
+}
+
+/// curl's arguments for a client's certificate.
+fn certificate(stack: &Stack, name: &str) -> [String; 4] {
+    let file = |extension: &str| stack.file(&format!("{name}.{extension}")).display().to_string();
+    ["--cert".into(), file("crt"), "--key".into(), file("key")]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_come_through_on_each_version_of_tls_and_http() {
+    let stack = Stack::start().await;
+    for (tls, http, version) in [
+        (["--tlsv1.2", "--tls-max", "1.2"], "--http1.1", "1.1"),
+        (["--tlsv1.2", "--tls-max", "1.2"], "--http2", "2"),
+        (["--tlsv1.3", "--tls-max", "1.3"], "--http1.1", "1.1"),
+        (["--tlsv1.3", "--tls-max", "1.3"], "--http2", "2"),
+    ] {
+        let with = |more: &[&str]| {
+            let mut args = tls.to_vec();
+            args.push(http);
+            args.extend(more);
+            curl(&stack, PROTECTED, &args)
+        };
+        let none = with(&[]);
+        assert_eq!((none.status, none.version.as_str()), (401, version));
+        assert_eq!(none.body["message"], "No required TLS certificate was sent");
+        for (name, status) in [("alice", 200), ("mallory", 401), ("expired", 401), ("stranger", 401)] {
+            let args = certificate(&stack, name);
+            let answer = with(&args.each_ref().map(String::as_str));
+            assert_eq!(answer.status, status, "{tls:?} {http} {name}: {}", answer.body);
+            if status == 200 {
+                assert_eq!(answer.seen("x-consumer-username"), ["alice"]);
+                assert_eq!(answer.seen("x-forwarded-proto"), ["https"]);
+                assert_eq!(answer.seen("x-forwarded-port"), [stack.address().port().to_string()]);
+                assert_eq!(answer.seen("x-real-ip"), ["127.0.0.1"]);
+                assert!(answer.seen("client-cert").is_empty() && answer.seen("client-cert-proof").is_empty());
+            } else {
+                assert_eq!(answer.body["message"], "TLS certificate failed verification");
+            }
+        }
+    }
+    assert_eq!(stack.upstream.requests().len(), 4, "only alice reached it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_a_client_says_of_itself_is_believed() {
+    let stack = Stack::start().await;
+    // The genuine headers of a genuine request, as somebody might have seen them, and every way to write them.
+    let alice = certificate(&stack, "alice");
+    let alice = alice.each_ref().map(String::as_str);
+    for name in
+        ["Client-Cert", "client_cert", "CLIENT_CERT_CHAIN", "Client-Cert-Proof", "X-Consumer-Username"]
+    {
+        for http in ["--http1.1", "--http2"] {
+            let forged = format!("{name}: forged");
+            let refused = curl(&stack, PROTECTED, &[http, "--header", &forged]);
+            assert_eq!(
+                (refused.status, &refused.body["message"]),
+                (401, &"No required TLS certificate was sent".into())
+            );
+            let remove = "Connection: X-Consumer-Username, Client-Cert, Client-Cert-Proof";
+            let mut args = vec![http, "--header", &forged];
+            args.extend(alice);
+            if http == "--http1.1" {
+                args.extend(["--header", remove]);
+            }
+            let passed = curl(&stack, PROTECTED, &args);
+            assert_eq!(passed.status, 200, "{name} {http}: {}", passed.body);
+            assert_eq!(passed.seen("x-consumer-username"), ["alice"]);
+            let open = curl(&stack, OPEN, &[http, "--header", &forged]);
+            assert_eq!((open.status, open.seen(name)), (200, vec![]), "{name} {http}");
+        }
+    }
+    // Asked for under one name, used under another: without a certificate nobody gets in.
+    let host = format!("Host: {PROTECTED}");
+    let switched =
+        curl(&stack, OPEN, &["--http1.1", "--header", &host, alice[0], alice[1], alice[2], alice[3]]);
+    assert_eq!(switched.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_gets_the_plugin_is_asked_from_the_next_handshake_on() {
+    let mut stack = Stack::start().await;
+    let asked = |stack: &Stack| {
+        testbed::tls_client::TlsClient::new(Some(OPEN)).connect(stack.address()).unwrap().asked()
+    };
+    assert!(!asked(&stack));
+    let path = stack.file("kong.yml");
+    let mut config: Json = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    config["plugins"] = serde_json::json!([{"name": "mtls-auth", "route": "open"}]);
+    std::fs::write(&path, config.to_string()).unwrap();
+    // Said once at the start, and once more for the change.
+    stack.shim().wait_for("\"names\":2");
+    assert!(asked(&stack));
+}
