@@ -33,26 +33,17 @@ pub fn watch(path: &Path, every: Duration) -> Result<Watched, DeclarativeError> 
     Ok(receiver)
 }
 
-async fn follow(
-    path: PathBuf,
-    every: Duration,
-    mut loaded: Option<Stamp>,
-    sender: watch::Sender<Arc<Entities>>,
-) {
+async fn follow(path: PathBuf, every: Duration, loaded: Option<Stamp>, sender: watch::Sender<Arc<Entities>>) {
     let mut ticks = tokio::time::interval(every);
-    let mut last = loaded;
+    let mut looks = Looks { loaded, last: loaded };
     loop {
         ticks.tick().await;
         if sender.is_closed() {
             return;
         }
-        let now = Stamp::of(&path);
-        let settled = now == last;
-        last = now;
-        if now == loaded || !settled {
+        if !looks.is_settled_change(Stamp::of(&path)) {
             continue;
         }
-        loaded = now;
         let reading = path.clone();
         let read = tokio::task::spawn_blocking(move || load(&reading)).await;
         match read {
@@ -67,6 +58,25 @@ async fn follow(
                 tracing::error!(error = %panic, "reading the declarative configuration failed: the last good one stays");
             }
         }
+    }
+}
+
+/// The file as it was when it was read, and at the last look.
+struct Looks<S> {
+    loaded: S,
+    last: S,
+}
+
+impl<S: Copy + PartialEq> Looks<S> {
+    /// Whether to read the file: it is not what was read before, and nobody is writing it.
+    fn is_settled_change(&mut self, now: S) -> bool {
+        let settled = now == self.last;
+        self.last = now;
+        if now == self.loaded || !settled {
+            return false;
+        }
+        self.loaded = now;
+        true
     }
 }
 
@@ -91,5 +101,19 @@ impl Stamp {
             modified: (meta.mtime(), meta.mtime_nsec()),
             changed: (meta.ctime(), meta.ctime_nsec()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_once_it_has_stopped_changing() {
+        let mut looks = Looks { loaded: 0, last: 0 };
+        let seen = [0, 1, 2, 2, 2, 0, 0, 3, 0, 3, 3];
+        let read = seen.map(|stamp| looks.is_settled_change(stamp));
+        let expected = [false, false, false, true, false, false, true, false, false, false, true];
+        assert_eq!(read, expected);
     }
 }

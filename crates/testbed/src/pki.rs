@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 pub use rcgen;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, DnValue,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DistinguishedName, DnType,
+    DnValue, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -34,6 +34,7 @@ pub struct Subject {
     cn: Option<DnValue>,
     sans: Vec<SanType>,
     usages: Vec<ExtendedKeyUsagePurpose>,
+    extensions: Vec<CustomExtension>,
     not_before: SystemTime,
     not_after: SystemTime,
 }
@@ -94,6 +95,7 @@ impl Subject {
             cn: Some(cn.into()),
             sans: Vec::new(),
             usages: vec![ExtendedKeyUsagePurpose::ClientAuth],
+            extensions: Vec::new(),
             not_before: now - HOUR,
             not_after: now + HOUR,
         }
@@ -131,6 +133,12 @@ impl Subject {
         self.san(SanType::DnsName(name.try_into().expect("an IA5 name")))
     }
 
+    /// Adds an extension as it is: its OID, and the DER within.
+    pub fn extension(mut self, oid: &[u64], der: &[u8]) -> Self {
+        self.extensions.push(CustomExtension::from_oid_content(oid, der.to_vec()));
+        self
+    }
+
     /// Sets the extended key usages; none leaves the extension out.
     pub fn usages(mut self, usages: Vec<ExtendedKeyUsagePurpose>) -> Self {
         self.usages = usages;
@@ -164,6 +172,7 @@ impl Subject {
         params.distinguished_name = distinguished_name(self.cn);
         params.subject_alt_names = self.sans;
         params.extended_key_usages = self.usages;
+        params.custom_extensions = self.extensions;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.not_before = self.not_before.into();
         params.not_after = self.not_after.into();

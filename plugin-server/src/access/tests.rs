@@ -195,6 +195,7 @@ async fn whoever_is_not_authenticated_is_refused_with_one_of_two_texts_and_a_rea
     };
     let doubled: Headers =
         good.iter().map(|(name, values)| (name.clone(), [values.clone(), values.clone()].concat())).collect();
+    let twice: Headers = [good.clone(), good.clone()].concat();
     let stale = {
         let leaf = world.root.issue(Subject::client("alice"));
         let presented = Presented { leaf: leaf.der, chain: vec![] };
@@ -220,6 +221,7 @@ async fn whoever_is_not_authenticated_is_refused_with_one_of_two_texts_and_a_rea
         (headers(&[("client_cert", "x")]), NOT_VERIFIED, "malformed"),
         (headers(&[("client-cert", "")]), NOT_VERIFIED, "proof_missing"),
         (doubled, NOT_VERIFIED, "malformed"),
+        (twice, NOT_VERIFIED, "malformed"),
         (stale, NOT_VERIFIED, "proof_expired"),
     ] {
         let (verdict, kong) = run(&instance, headers).await;

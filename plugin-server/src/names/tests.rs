@@ -55,6 +55,18 @@ fn string_types_with_a_sure_meaning_give_their_text() {
     assert_ne!(subject_names(Subject::client("аlice")), ["alice"]);
 }
 
+/// Which of two extensions counts is a matter of taste, so such a certificate is none.
+#[test]
+fn alternative_names_that_stand_twice_are_malformed() {
+    let twice =
+        Subject::client("alice").dns("a.example").extension(&[2, 5, 29, 17], b"\x30\x0b\x82\x09b.example");
+    assert_eq!(Certificate::from_der(&Ca::root("root").issue(twice).der), None);
+    let once = Subject::client("alice").extension(&[2, 5, 29, 17], b"\x30\x0b\x82\x09b.example");
+    assert_eq!(subject_names(once), ["b.example"]);
+    let garbage = Subject::client("alice").extension(&[2, 5, 29, 17], b"\x30\x0b\x82");
+    assert_eq!(Certificate::from_der(&Ca::root("root").issue(garbage).der), None);
+}
+
 #[test]
 fn of_several_cns_none_counts() {
     let mut name = openssl::x509::X509Name::builder().unwrap();

@@ -1,5 +1,11 @@
 use std::time::Duration;
 
+use openssl::bn::BigNum;
+use openssl::hash::MessageDigest;
+use openssl::pkey::{PKey, Private};
+use openssl::rsa::Rsa;
+use openssl::x509::X509Name;
+use openssl::x509::extension::BasicConstraints;
 use testbed::pki::{Ca, Leaf, Subject, rcgen::ExtendedKeyUsagePurpose};
 
 use super::*;
@@ -152,6 +158,55 @@ fn a_chain_that_is_too_long_is_refused() {
     let leaf = issuers.last().unwrap().issue(Subject::client("alice"));
     let chain: Vec<_> = issuers.iter().collect();
     assert_eq!(outcome(&trust(&[&root]), &presented(&leaf, &chain)), Err(Reason::Untrusted));
+}
+
+/// Signs a client certificate with OpenSSL, for what rcgen rightly does not offer.
+fn signed_with(ca_key_bits: u32, leaf_key_bits: u32, digest: MessageDigest) -> (String, Vec<u8>) {
+    let key = |bits| PKey::from_rsa(Rsa::generate(bits).unwrap()).unwrap();
+    let (ca_key, leaf_key) = (key(ca_key_bits), key(leaf_key_bits));
+    let name = |cn| {
+        let mut name = X509Name::builder().unwrap();
+        name.append_entry_by_text("CN", cn).unwrap();
+        name.build()
+    };
+    let build = |subject, public: &PKey<Private>, is_ca: bool, digest| {
+        let mut builder = X509::builder().unwrap();
+        builder.set_version(2).unwrap();
+        builder.set_serial_number(&BigNum::from_u32(1).unwrap().to_asn1_integer().unwrap()).unwrap();
+        builder.set_subject_name(&name(subject)).unwrap();
+        builder.set_issuer_name(&name("old root")).unwrap();
+        builder.set_pubkey(public).unwrap();
+        builder.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+        builder.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
+        if is_ca {
+            builder.append_extension(BasicConstraints::new().critical().ca().build().unwrap()).unwrap();
+        }
+        builder.sign(&ca_key, digest).unwrap();
+        builder.build()
+    };
+    let ca = build("old root", &ca_key, true, MessageDigest::sha256());
+    let leaf = build("alice", &leaf_key, false, digest);
+    (String::from_utf8(ca.to_pem().unwrap()).unwrap(), leaf.to_der().unwrap())
+}
+
+#[test]
+fn signatures_and_keys_that_can_be_forged_are_refused() {
+    for (ca_bits, leaf_bits, digest, trusted) in [
+        (2048, 2048, MessageDigest::sha256(), true),
+        (2048, 2048, MessageDigest::sha1(), false),
+        (2048, 2048, MessageDigest::md5(), false),
+        (512, 2048, MessageDigest::sha256(), false),
+        (2048, 512, MessageDigest::sha256(), false),
+    ] {
+        let (ca, leaf) = signed_with(ca_bits, leaf_bits, digest);
+        let config = Config { ca_certificates: vec![ca], ..config(&[&Ca::root("any")], false) };
+        let trust = Trust::resolve(&config, None).unwrap();
+        // OpenSSL's clock has whole seconds, and `not_before` was now.
+        let now = SystemTime::now() + Duration::from_secs(1);
+        let verified = verify_at(&trust, &Presented { leaf, chain: vec![] }, now).map(drop);
+        let expected = if trusted { Ok(()) } else { Err(Reason::Untrusted) };
+        assert_eq!(verified, expected, "{ca_bits} {leaf_bits} {:?}", digest.type_());
+    }
 }
 
 #[test]

@@ -276,14 +276,13 @@ impl Measure {
             if end.saturating_add(head.children) > MAX_MESSAGE {
                 return Err(WireError::TooLarge);
             }
-            self.values = self.values.saturating_add(head.children);
+            if end > stream.len() {
+                // Looked at again when more is there: this one value, not the whole message.
+                return Ok(None);
+            }
+            self.values += head.children;
             if self.values > MAX_VALUES {
                 return Err(WireError::TooMany);
-            }
-            if end > stream.len() {
-                // Looked at again when more is there: one value, not the whole message.
-                self.values -= head.children;
-                return Ok(None);
             }
             self.at = end;
             self.missing = self.missing - 1 + head.children;

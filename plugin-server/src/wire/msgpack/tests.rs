@@ -32,6 +32,7 @@ fn requests_are_found_however_the_stream_is_cut() {
         message(json!([0, 3, "plugin.CloseInstance", [17]])),
         message(json!([0, 4, "plugin.StepMultiMap", [{"EventId": 9, "Data": {"host": ["a", "b"]}}]])),
         message(json!([0, 5, "plugin.Step", [{"EventId": 9}]])),
+        message(json!([0, 5, "plugin.StepError", [{"EventId": 9, "Data": "not an answer"}]])),
         message(json!([0, 6, "plugin.GetStatus", []])),
         message(json!([0, 7, "plugin.Dance", [1, 2]])),
     ]
@@ -44,6 +45,7 @@ fn requests_are_found_however_the_stream_is_cut() {
         Call::HandleEvent { instance: 1 << 52, phase: "access".into() },
         Call::CloseInstance { instance: 17 },
         Call::Step { event: 9, data: Value::Map(vec![(bytes("host"), hosts)]) },
+        Call::Step { event: 9, data: Value::Nil },
         Call::Step { event: 9, data: Value::Nil },
         Call::GetStatus,
         Call::Unknown { method: "plugin.Dance".into() },
