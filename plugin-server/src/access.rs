@@ -10,7 +10,7 @@ use crate::config::{Config, ConsumerField, GroupBy};
 use crate::handoff;
 use crate::instance::Instance;
 use crate::pdk::{Credential, Headers, LogLevel, Pdk, PdkFault};
-use crate::reason::Reason;
+use crate::reason::{Reason, Refusal};
 use crate::verify::Verified;
 
 /// How the access phase ends.
@@ -57,7 +57,7 @@ pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemT
             Verdict::Proceed
         }
         Ok(Caller::Anonymous { consumer, denied }) => {
-            if denied.reason != Reason::NoCertificate {
+            if denied.reason() != Reason::NoCertificate {
                 pdk.log(LogLevel::Notice, denied.line("passed as anonymous")).await;
             }
             pdk.authenticate(Some(&consumer), None).await;
@@ -84,7 +84,7 @@ async fn leave_alone(pdk: &mut impl Pdk, headers: &Headers) -> Verdict {
 }
 
 async fn refuse(pdk: &mut impl Pdk, denied: Denied) -> Verdict {
-    let (level, verdict) = match denied.reason {
+    let (level, verdict) = match denied.reason() {
         Reason::NoCertificate => (LogLevel::Notice, NO_CERTIFICATE),
         reason if reason.is_fault() => (LogLevel::Err, FAULT),
         _ => (LogLevel::Notice, NOT_VERIFIED),
@@ -107,25 +107,28 @@ enum Caller {
 /// Why a request is not authenticated, with the certificate where there was one to read.
 #[derive(Debug)]
 struct Denied {
-    reason: Reason,
-    detail: Option<String>,
+    refusal: Refusal,
     certificate: Option<Box<Certificate>>,
 }
 
 impl Denied {
-    fn because(reason: Reason) -> Self {
-        Self { reason, detail: None, certificate: None }
+    fn because(refusal: impl Into<Refusal>) -> Self {
+        Self { refusal: refusal.into(), certificate: None }
+    }
+
+    fn reason(&self) -> Reason {
+        self.refusal.reason
     }
 
     /// One line of Kong's error log. What comes from a certificate is escaped by [`crate::names`].
     fn line(&self, what: &str) -> String {
-        let mut line = format!("{what}: {}", self.reason.code());
-        if let Some(detail) = &self.detail {
+        let mut line = format!("{what}: {}", self.reason().code());
+        if let Some(detail) = &self.refusal.detail {
             line.push_str(&format!(", {detail}"));
         }
         if let Some(certificate) = &self.certificate {
             line.push_str(&format!(
-                ", subject: {:?}, issuer: {:?}, serial: {}, sha256: {}",
+                ", subject: \"{}\", issuer: \"{}\", serial: {}, sha256: {}",
                 certificate.subject, certificate.issuer, certificate.serial, certificate.fingerprint
             ));
         }
@@ -141,7 +144,7 @@ fn decide(instance: &Instance, headers: &Headers, now: SystemTime) -> Result<Cal
     }
     let entities = instance.entities();
     let denied = match identify(instance, &entities, headers, now) {
-        Err(denied) if !denied.reason.is_fault() => denied,
+        Err(denied) if !denied.reason().is_fault() => denied,
         settled => return settled,
     };
     match &instance.config.anonymous {
@@ -160,10 +163,9 @@ fn identify(
     now: SystemTime,
 ) -> Result<Caller, Denied> {
     let presented = handoff::presented(headers, instance.proof_key(), now).map_err(Denied::because)?;
-    let verified = instance.verify(entities, &presented, now).map_err(|refusal| Denied {
-        certificate: Certificate::from_der(&presented.leaf).map(Box::new),
-        reason: refusal.reason,
-        detail: refusal.detail,
+    let verified = instance.verify(entities, &presented, now).map_err(|refusal| {
+        let certificate = Certificate::from_der(&presented.leaf).map(Box::new);
+        Denied { certificate, ..Denied::because(refusal) }
     })?;
     if instance.config.skip_consumer_lookup {
         return Ok(trusted(&instance.config, &verified));
@@ -171,8 +173,7 @@ fn identify(
     match find_consumer(&instance.config, entities, &verified)? {
         Some((consumer, credential)) => Ok(Caller::Consumer { consumer, credential }),
         None => Err(Denied {
-            reason: Reason::NoConsumer,
-            detail: None,
+            refusal: Reason::NoConsumer.into(),
             certificate: Some(Box::new(verified.certificate().clone())),
         }),
     }
@@ -220,10 +221,9 @@ fn find_consumer(
 
 /// A consumer that the configuration names must be there: to pass without it would be to pass as nobody.
 fn configured_consumer(entities: &Entities, field: &str, name: &str) -> Result<Arc<Consumer>, Denied> {
-    entities.consumer_by_id_or_username(name).cloned().ok_or_else(|| Denied {
-        reason: Reason::ConsumerUnavailable,
-        detail: Some(format!("config.{field}: there is no consumer {name:?}")),
-        certificate: None,
+    entities.consumer_by_id_or_username(name).cloned().ok_or_else(|| {
+        let problem = format_args!("config.{field}: there is no consumer {name:?}");
+        Denied::because(Refusal::with(Reason::ConsumerUnavailable, problem))
     })
 }
 

@@ -7,37 +7,45 @@ use client_cert::{Presented, Proof, ProofError, ProofKey};
 use std::time::SystemTime;
 
 use crate::pdk::{Headers, MAX_HEADERS};
-use crate::reason::Reason;
+use crate::reason::{Reason, Refusal};
 
 /// The certificates that our shim says the client presented, and whose key the client has.
 ///
 /// # Errors
 /// [`Reason::NoCertificate`] only where nothing of a hand-off is there at all: a presented but bad one is not none.
-pub(crate) fn presented(headers: &Headers, key: &ProofKey, now: SystemTime) -> Result<Presented, Reason> {
+pub(crate) fn presented(headers: &Headers, key: &ProofKey, now: SystemTime) -> Result<Presented, Refusal> {
     let leaf = only_value(headers, CLIENT_CERT)?;
     let chain = only_value(headers, CLIENT_CERT_CHAIN)?;
     let proof = only_value(headers, CLIENT_CERT_PROOF)?;
     let (leaf, proof) = match (leaf, proof) {
         (Some(leaf), Some(proof)) => (leaf, proof),
-        (Some(_), None) => return Err(Reason::ProofMissing),
-        (None, None) if chain.is_none() => return Err(Reason::NoCertificate),
-        (None, _) => return Err(Reason::Malformed),
+        (Some(_), None) => return Err(Reason::ProofMissing.into()),
+        (None, None) if chain.is_none() => return Err(Reason::NoCertificate.into()),
+        (None, _) => return Err(Refusal::with(Reason::Malformed, format_args!("{CLIENT_CERT} is missing"))),
     };
-    let presented = Presented::from_headers(leaf, chain).map_err(|_| Reason::Malformed)?;
+    let presented =
+        Presented::from_headers(leaf, chain).map_err(|problem| Refusal::with(Reason::Malformed, problem))?;
     match Proof::check(key, &presented, proof, now) {
         Ok(_) => Ok(presented),
-        Err(ProofError::Malformed | ProofError::Mismatch) => Err(Reason::ProofInvalid),
-        Err(ProofError::Expired | ProofError::FromTheFuture) => Err(Reason::ProofExpired),
+        Err(problem @ (ProofError::Malformed | ProofError::Mismatch)) => {
+            Err(Refusal::with(Reason::ProofInvalid, problem))
+        }
+        Err(problem @ (ProofError::Expired | ProofError::FromTheFuture)) => {
+            Err(Refusal::with(Reason::ProofExpired, problem))
+        }
     }
 }
 
 /// The value of a header that our shim sends once and in one spelling. Anything else was written by somebody else.
-fn only_value<'a>(headers: &'a Headers, wanted: &str) -> Result<Option<&'a [u8]>, Reason> {
+fn only_value<'a>(headers: &'a Headers, wanted: &str) -> Result<Option<&'a [u8]>, Refusal> {
     let mut found = None;
     for (name, values) in headers.iter().filter(|(name, _)| field::spells(name, wanted)) {
         match values.as_slice() {
             [value] if found.is_none() && name == wanted.as_bytes() => found = Some(value.as_slice()),
-            _ => return Err(Reason::Malformed),
+            _ => {
+                let problem = format_args!("{wanted} stands twice or in another spelling");
+                return Err(Refusal::with(Reason::Malformed, problem));
+            }
         }
     }
     Ok(found)

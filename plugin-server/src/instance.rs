@@ -11,7 +11,7 @@ use kong_entities::{Entities, Watched};
 use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::ids;
-use crate::reason::Reason;
+use crate::reason::{Reason, Refusal};
 use crate::trust::Trust;
 use crate::verify::{self, Verified};
 
@@ -52,19 +52,6 @@ pub(crate) struct Instance {
 struct Resolved {
     entities: Arc<Entities>,
     trust: Result<Arc<Trust>, String>,
-}
-
-/// Why an instance does not verify a certificate.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) reason: Reason,
-    pub(crate) detail: Option<String>,
-}
-
-impl From<Reason> for Refusal {
-    fn from(reason: Reason) -> Self {
-        Self { reason, detail: None }
-    }
 }
 
 impl Instance {
@@ -124,10 +111,7 @@ impl Instance {
             let trust = resolve(&self.config, &self.shared, entities);
             *resolved = Resolved { entities: Arc::clone(entities), trust };
         }
-        resolved
-            .trust
-            .clone()
-            .map_err(|problem| Refusal { reason: Reason::CaUnavailable, detail: Some(problem) })
+        resolved.trust.clone().map_err(|problem| Refusal::with(Reason::CaUnavailable, problem))
     }
 
     fn touch(&self) {

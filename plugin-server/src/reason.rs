@@ -59,3 +59,22 @@ impl Reason {
         matches!(self, Self::CaUnavailable | Self::ConsumerUnavailable | Self::Internal)
     }
 }
+
+/// Why a certificate is refused: the reason, and what an operator may want to know besides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) reason: Reason,
+    pub(crate) detail: Option<String>,
+}
+
+impl Refusal {
+    pub(crate) fn with(reason: Reason, detail: impl std::fmt::Display) -> Self {
+        Self { reason, detail: Some(detail.to_string()) }
+    }
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self { reason, detail: None }
+    }
+}
