@@ -196,6 +196,8 @@ async fn whoever_is_not_authenticated_is_refused_with_one_of_two_texts_and_a_rea
     let doubled: Headers =
         good.iter().map(|(name, values)| (name.clone(), [values.clone(), values.clone()].concat())).collect();
     let twice: Headers = [good.clone(), good.clone()].concat();
+    let too_many = [":AA==:"; client_cert::MAX_CERTIFICATES].join(", ");
+    let too_large = format!(":{}:", "A".repeat(client_cert::MAX_HEADER_BYTES));
     let stale = {
         let leaf = world.root.issue(Subject::client("alice"));
         let presented = Presented { leaf: leaf.der, chain: vec![] };
@@ -216,6 +218,8 @@ async fn whoever_is_not_authenticated_is_refused_with_one_of_two_texts_and_a_rea
         (with("client-cert-proof", "v1.1.x.y"), NOT_VERIFIED, "proof_invalid"),
         (with("client-cert-chain", ":AA==:"), NOT_VERIFIED, "proof_invalid"),
         (with("client-cert-chain", "x"), NOT_VERIFIED, "malformed"),
+        (with("client-cert-chain", &too_many), NOT_VERIFIED, "malformed, more than 10 certificates"),
+        (with("client-cert-chain", &too_large), NOT_VERIFIED, "malformed, more than 65536 bytes"),
         (with("client_cert", ":AA==:"), NOT_VERIFIED, "malformed"),
         (with("client_cert_proof", "x"), NOT_VERIFIED, "malformed"),
         (headers(&[("client_cert", "x")]), NOT_VERIFIED, "malformed"),
