@@ -7,3 +7,5 @@
 
 pub mod pki;
 pub mod process;
+pub mod tls_client;
+pub mod upstream;
