@@ -1,0 +1,52 @@
+//! A client of HTTP/2 that can say what curl cannot.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::channel::{Channel, Sender};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use openssl::ssl::{Ssl, SslContext, SslMethod};
+use tokio::net::TcpStream;
+use tokio_openssl::SslStream;
+
+pub type Body = Channel<Bytes>;
+
+pub struct Client(SendRequest<Body>);
+
+impl Client {
+    pub async fn connect(address: SocketAddr, sni: &str) -> Self {
+        let mut context = SslContext::builder(SslMethod::tls_client()).unwrap();
+        context.set_alpn_protos(b"\x02h2").unwrap();
+        let mut ssl = Ssl::new(&context.build()).unwrap();
+        ssl.set_hostname(sni).unwrap();
+        let mut stream = SslStream::new(ssl, TcpStream::connect(address).await.unwrap()).unwrap();
+        Pin::new(&mut stream).connect().await.unwrap();
+        let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    /// Sends a request whose body comes from what is returned beside it.
+    pub fn stream(
+        &mut self,
+        request: http::request::Builder,
+    ) -> (Sender<Bytes>, impl Future<Output = hyper::Result<Response<Incoming>>> + use<>) {
+        let (sender, body) = Channel::new(1);
+        (sender, self.0.send_request(request.body(body).unwrap()))
+    }
+
+    /// Sends a request without body.
+    pub async fn send(&mut self, request: http::request::Builder) -> hyper::Result<Response<Incoming>> {
+        let (body, response) = self.stream(request);
+        drop(body);
+        response.await
+    }
+}
+
+pub fn get(uri: &str) -> http::request::Builder {
+    Request::get(uri)
+}

@@ -1,0 +1,127 @@
+//! A shim of its own for each test, between clients and an upstream that tells what it saw.
+#![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
+
+pub mod h2;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use testbed::pki::{Ca, Leaf, Subject};
+use testbed::process::Process;
+use testbed::tls_client::TlsClient;
+use testbed::upstream::Upstream;
+
+/// A plugin on one route, and another route without.
+pub const ONE_ROUTE: &str = "
+routes:
+- {name: secured, snis: [secured.example], plugins: [{name: mtls-auth}]}
+- {name: open, snis: [open.example]}
+";
+
+/// The names that [`ONE_ROUTE`] asks and does not ask.
+pub const SECURED: &str = "secured.example";
+pub const OPEN: &str = "open.example";
+
+pub const KEY: [u8; 32] = [7; 32];
+
+pub struct Rig {
+    pub dir: tempfile::TempDir,
+    pub upstream: Upstream,
+    pub shim: Process,
+    pub address: SocketAddr,
+    pub ca: Ca,
+    pub client: Leaf,
+}
+
+impl Rig {
+    /// A shim for these entities.
+    pub fn new(entities: &str) -> Self {
+        let upstream = Upstream::start();
+        let address = upstream.address();
+        Self::with_upstream(entities, upstream, address)
+    }
+
+    /// A shim that takes `address` for Kong's.
+    pub fn with_upstream(entities: &str, upstream: Upstream, address: SocketAddr) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        write_settings(dir.path(), "[\"127.0.0.1:0\"]", address);
+        write_entities(dir.path(), entities);
+        let shim = start(dir.path());
+        let address = listening(&shim);
+        let ca = Ca::root("clients");
+        let client = ca.issue(Subject::client("alice"));
+        client.write(dir.path(), "client", &[]);
+        Self { dir, upstream, shim, address, ca, client }
+    }
+
+    pub fn client(&self, sni: &str) -> TlsClient {
+        TlsClient::new(Some(sni))
+    }
+
+    /// Runs curl for `https://<host><path>` against the shim; curl must succeed.
+    pub fn curl(&self, host: &str, path: &str, arguments: &[&str]) -> String {
+        let output = self.try_curl(host, path, arguments);
+        assert!(output.status.success(), "curl: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub fn try_curl(&self, host: &str, path: &str, arguments: &[&str]) -> Output {
+        let port = self.address.port();
+        Command::new("curl")
+            .args(["--silent", "--show-error", "--insecure", "--max-time", "60", "--noproxy", "*"])
+            .args(["--resolve", &format!("{host}:{port}:127.0.0.1")])
+            .args(arguments)
+            .arg(format!("https://{host}:{port}{path}"))
+            .current_dir(self.dir.path())
+            .output()
+            .expect("curl runs")
+    }
+
+    /// What curl needs to present the client's certificate.
+    pub const CERTIFICATE: [&'static str; 4] = ["--cert", "client.crt", "--key", "client.key"];
+}
+
+/// Writes `shim.yml` and all that it names but Kong's entities.
+pub fn write_settings(dir: &Path, listen: &str, upstream: SocketAddr) {
+    let server = Ca::root("servers").issue(Subject::server(&[SECURED, OPEN, "localhost"]));
+    server.write(dir, "server", &[]);
+    write_key(&dir.join("mtls-auth.key"));
+    let at = dir.display();
+    let settings = format!(
+        "listen: {listen}
+upstream: http://{upstream}
+kong: {{declarative_config: {at}/kong.yml, poll_interval: 10ms}}
+default_certificate: {{cert: {at}/server.crt, key: {at}/server.key}}
+proof_key_file: {at}/mtls-auth.key
+"
+    );
+    std::fs::write(dir.join("shim.yml"), settings).unwrap();
+}
+
+fn write_key(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    // [7; 32] in base64.
+    std::fs::write(path, "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n").unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Writes Kong's declarative file, as a whole.
+pub fn write_entities(dir: &Path, entities: &str) {
+    let new = dir.join("kong.yml.new");
+    std::fs::write(&new, format!("_format_version: '3.0'\n{entities}")).unwrap();
+    std::fs::rename(new, dir.join("kong.yml")).unwrap();
+}
+
+pub fn start(dir: &Path) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tls-shim"));
+    command.args(["--log-level", "debug", "--config"]).arg(dir.join("shim.yml"));
+    Process::start(&mut command)
+}
+
+/// Where the shim says that it listens first.
+pub fn listening(shim: &Process) -> SocketAddr {
+    let line = shim.wait_for("\"listening\"");
+    let rest = line.split_once("\"addr\":\"").expect("an address").1;
+    rest.split('"').next().unwrap().parse().expect("an address")
+}

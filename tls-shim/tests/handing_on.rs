@@ -1,0 +1,302 @@
+//! What Kong learns of a client's certificate, and of nothing else that a client says.
+
+mod common;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+use client_cert::{Presented, Proof, ProofKey, field};
+use common::{KEY, ONE_ROUTE, OPEN, Rig, SECURED};
+use testbed::pki::{Ca, Subject};
+use testbed::tls_client::{TlsClient, Version};
+use testbed::upstream::Recorded;
+
+const VERSIONS: [Version; 2] = [Version::TLS1_2, Version::TLS1_3];
+
+fn get(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n{headers}\r\n")
+}
+
+/// What the hand-off says, where it is one that the plugin server takes.
+fn handed_on(request: &Recorded) -> (Presented, String) {
+    let one = |name| {
+        let values = request.values(name);
+        assert!(values.len() < 2, "{name}: {values:?}");
+        values.first().map(|value| value.as_bytes())
+    };
+    let leaf = one(field::CLIENT_CERT).expect("Client-Cert");
+    let presented = Presented::from_headers(leaf, one(field::CLIENT_CERT_CHAIN)).unwrap();
+    let proof = one(field::CLIENT_CERT_PROOF).expect("Client-Cert-Proof");
+    let proof = Proof::check(&ProofKey::from_bytes(KEY), &presented, proof, SystemTime::now()).unwrap();
+    (presented, proof.sni)
+}
+
+fn is_handed_on(request: &Recorded) -> bool {
+    request.headers.iter().any(|(name, _)| field::spells_any(name.as_bytes(), &field::HANDOFF))
+}
+
+#[test]
+fn a_certificate_is_handed_on_with_proof() {
+    let rig = Rig::new(ONE_ROUTE);
+    let issuer = rig.ca.intermediate("issuing");
+    let leaf = issuer.issue(Subject::client("alice"));
+    for (at, version) in VERSIONS.into_iter().enumerate() {
+        let path = format!("/{at}");
+        let client = rig.client("Secured.Example.").version(version).certificate(&leaf, &[&issuer, &rig.ca]);
+        let connection = client.connect(rig.address).unwrap();
+        assert!(connection.asked());
+        connection.exchange(get(&path, "").as_bytes()).unwrap();
+        let (presented, sni) = handed_on(&rig.upstream.wait_for(&path));
+        assert_eq!(presented, Presented { leaf: leaf.der.clone(), chain: vec![issuer.der(), rig.ca.der()] });
+        assert_eq!(sni, SECURED);
+    }
+    assert!(!rig.shim.output().iter().any(|line| line.contains("BwcH")), "the key is in the log");
+}
+
+#[test]
+fn what_does_not_verify_is_handed_on_all_the_same() {
+    let rig = Rig::new("plugins: [{name: mtls-auth}]");
+    for (at, subject) in [
+        Subject::client("expired").expired(),
+        Subject::client("early").not_yet_valid(),
+        Subject::server(&["a.example"]),
+        Subject::client("x").without_cn(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let leaf = Ca::root("unknown").issue(subject);
+        for version in VERSIONS {
+            let path = format!("/{at}/{}", version == Version::TLS1_3);
+            let client = TlsClient::new(None).version(version).certificate(&leaf, &[]);
+            client.connect(rig.address).unwrap().exchange(get(&path, "").as_bytes()).unwrap();
+            let (presented, sni) = handed_on(&rig.upstream.wait_for(&path));
+            assert_eq!((presented.leaf, sni.as_str()), (leaf.der.clone(), ""));
+        }
+    }
+}
+
+#[test]
+fn http2_hands_on_the_same() {
+    let rig = Rig::new(ONE_ROUTE);
+    let arguments =
+        ["--http2", Rig::CERTIFICATE[0], Rig::CERTIFICATE[1], Rig::CERTIFICATE[2], Rig::CERTIFICATE[3]];
+    rig.curl(SECURED, "/h2", &arguments);
+    let (presented, sni) = handed_on(&rig.upstream.wait_for("/h2"));
+    assert_eq!((presented.leaf, sni.as_str()), (rig.client.der.clone(), SECURED));
+}
+
+#[test]
+fn without_certificate_nothing_is_handed_on() {
+    let rig = Rig::new(ONE_ROUTE);
+    rig.curl(SECURED, "/asked", &[]);
+    rig.curl(OPEN, "/not-asked", &Rig::CERTIFICATE);
+    for path in ["/asked", "/not-asked"] {
+        assert!(!is_handed_on(&rig.upstream.wait_for(path)), "{path}");
+    }
+}
+
+#[test]
+fn a_certificate_without_its_key_gets_nowhere() {
+    let rig = Rig::new(ONE_ROUTE);
+    for version in VERSIONS {
+        let client = rig.client(SECURED).version(version).stolen_certificate(&rig.client);
+        let answer = client
+            .connect(rig.address)
+            .and_then(|connection| connection.exchange(get("/", "").as_bytes()).map_err(|e| e.to_string()));
+        assert!(answer.is_err(), "{answer:?}");
+    }
+    rig.shim.wait_for("bad signature");
+    assert!(rig.upstream.requests().is_empty());
+}
+
+#[test]
+fn more_certificates_than_fit_end_the_connection() {
+    let rig = Rig::new(ONE_ROUTE);
+    let issuer = rig.ca.intermediate("issuing");
+    // Some 50 KiB and some 100 KiB in DER: over what headers can carry, and over what OpenSSL is told to take.
+    for (count, version) in [(120, VERSIONS[0]), (120, VERSIONS[1]), (250, VERSIONS[0]), (250, VERSIONS[1])] {
+        let count = count * 450 / issuer.der().len();
+        let client = rig.client(SECURED).version(version).certificate(&rig.client, &vec![&issuer; count]);
+        let answer = client
+            .connect(rig.address)
+            .and_then(|connection| connection.exchange(get("/", "").as_bytes()).map_err(|e| e.to_string()));
+        assert!(
+            answer.as_ref().is_err() || answer.as_ref().is_ok_and(String::is_empty),
+            "{count}: {answer:?}"
+        );
+    }
+    rig.shim.wait_for("the client's certificates take");
+    rig.shim.wait_for("excessive message size");
+    assert!(rig.upstream.requests().is_empty());
+}
+
+#[test]
+fn forged_headers_go_no_further() {
+    let rig = Rig::new(ONE_ROUTE);
+    let mut forged = String::new();
+    for name in field::HANDOFF.iter().chain(&field::IDENTITY).chain(&field::OTHER_IDENTITY) {
+        let (upper, underscored) = (name.to_uppercase(), name.replace('-', "_"));
+        let mixed = name.replacen('-', "_", 1);
+        for spelling in [name, upper.as_str(), &underscored, &mixed, &underscored.to_uppercase()] {
+            forged += &format!("{spelling}: forged\r\n");
+        }
+    }
+    forged += "Client-Cert:\r\nclient_cert:\r\nClient-Cert: :AA==:\r\n";
+    forged +=
+        "Connection: client-cert, Client-Cert-Chain, client-cert-proof, x-real-ip, x-forwarded-proto\r\n";
+    for (at, presents) in [(0, true), (1, false)] {
+        for sni in [SECURED, OPEN] {
+            let path = format!("/{at}/{sni}");
+            let mut client = rig.client(sni);
+            if presents {
+                client = client.certificate(&rig.client, &[]);
+            }
+            let answer =
+                client.connect(rig.address).unwrap().exchange(get(&path, &forged).as_bytes()).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            let request = rig.upstream.wait_for(&path);
+            let forged =
+                request.headers.iter().find(|(_, value)| ["forged", "", ":AA==:"].contains(&value.as_str()));
+            assert_eq!(forged, None);
+            assert_eq!(is_handed_on(&request), presents && sni == SECURED);
+            assert_eq!(request.values("x-real-ip"), ["127.0.0.1"]);
+            assert_eq!(request.values("x-forwarded-proto"), ["https"]);
+            if is_handed_on(&request) {
+                assert_eq!(handed_on(&request).0.leaf, rig.client.der);
+            }
+        }
+    }
+}
+
+#[test]
+fn forged_headers_go_no_further_over_http2() {
+    let rig = Rig::new(ONE_ROUTE);
+    let forged =
+        ["client-cert: forged", "Client_Cert: forged", "CLIENT_CERT-PROOF: forged", "x_consumer_id: forged"];
+    let mut arguments = vec!["--http2"];
+    for header in forged.iter().chain(&["X-Consumer-Username: forged", "Client-Cert-Chain;"]) {
+        arguments.extend(["-H", header]);
+    }
+    rig.curl(SECURED, "/none", &arguments);
+    arguments.extend(Rig::CERTIFICATE);
+    rig.curl(SECURED, "/one", &arguments);
+    let without = rig.upstream.wait_for("/none");
+    assert!(!is_handed_on(&without));
+    let with = rig.upstream.wait_for("/one");
+    assert_eq!(handed_on(&with).0.leaf, rig.client.der);
+    for request in [without, with] {
+        assert!(!request.headers.iter().any(|(_, value)| value == "forged"), "{request:?}");
+    }
+}
+
+#[test]
+fn forged_trailers_go_no_further() {
+    let rig = Rig::new(ONE_ROUTE);
+    let request = "POST / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
+                   Trailer: Client-Cert\r\n\r\n3\r\nabc\r\n0\r\nClient-Cert: forged\r\nX-Any: 1\r\n\r\n";
+    let answer = rig.client(SECURED).connect(rig.address).unwrap().exchange(request.as_bytes()).unwrap();
+    assert!(answer.contains("\"length\":3") && answer.contains("\"trailers\":[]"), "{answer}");
+    assert!(!answer.contains("forged") && !answer.contains("[\"trailer\""), "{answer}");
+}
+
+#[test]
+fn kong_learns_where_a_request_comes_from() {
+    let rig = Rig::new(ONE_ROUTE);
+    for version in ["--http1.1", "--http2"] {
+        let said = [
+            version,
+            "-H",
+            "X-Forwarded-For: 10.0.0.1",
+            "-H",
+            "X_Forwarded_For: 10.9.9.9",
+            "-H",
+            "X-Forwarded-Proto: http",
+            "-H",
+            "X_Forwarded_Port: 1",
+            "-H",
+            "X-Forwarded-Host: evil.example",
+            "-H",
+            "X-Forwarded-Path: /admin",
+            "-H",
+            "X-Forwarded-Prefix: /admin",
+            "-H",
+            "X-Real-IP: 10.9.9.9",
+            "-H",
+            "Forwarded: for=10.0.0.1",
+        ];
+        let path = format!("/{version}");
+        rig.curl("Open.example", &path, &said);
+        let request = rig.upstream.wait_for(&path);
+        let port = rig.address.port().to_string();
+        for (name, expected) in [
+            ("host", vec![format!("Open.example:{port}")]),
+            ("x-forwarded-for", vec!["10.0.0.1, 127.0.0.1".into()]),
+            ("x-forwarded-proto", vec!["https".into()]),
+            ("x-forwarded-host", vec!["open.example".into()]),
+            ("x-forwarded-port", vec![port]),
+            ("x-real-ip", vec!["127.0.0.1".into()]),
+            ("x-forwarded-path", vec![]),
+            ("x-forwarded-prefix", vec![]),
+            ("x_forwarded_for", vec![]),
+            ("x_forwarded_port", vec![]),
+            ("forwarded", vec!["for=10.0.0.1".into()]),
+        ] {
+            let mut values = request.values(name).into_iter().map(str::to_owned).collect::<Vec<_>>();
+            if name == "host" {
+                values.iter_mut().for_each(|value| value.make_ascii_lowercase());
+                assert_eq!(values, [expected[0].to_lowercase()], "{version}");
+                continue;
+            }
+            assert_eq!(values, expected, "{version}: {name}");
+        }
+    }
+}
+
+#[test]
+fn weak_certificates_are_no_missing_ones() {
+    let rig = Rig::new(ONE_ROUTE);
+    for (at, key) in [["rsa:1024", "-sha1"], ["rsa:2048", "-md5"]].into_iter().enumerate() {
+        let made = openssl(&rig)
+            .args(["req", "-x509", "-nodes", "-newkey", key[0], key[1], "-subj", "/CN=weak", "-days", "1"])
+            .args(["-keyout", "weak.key", "-out", "weak.crt"])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        for version in ["-tls1_2", "-tls1_3"] {
+            let path = format!("/{at}/{version}");
+            let mut client = openssl(&rig)
+                .args([
+                    "s_client",
+                    "-ign_eof",
+                    version,
+                    "-servername",
+                    SECURED,
+                    "-cipher",
+                    "DEFAULT@SECLEVEL=0",
+                ])
+                .args(["-connect", &rig.address.to_string(), "-cert", "weak.crt", "-key", "weak.key"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            // It may be gone before it has read this.
+            let _ = client.stdin.as_mut().unwrap().write_all(get(&path, "").as_bytes());
+            let said = client.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&said.stdout);
+            match rig.upstream.requests().iter().find(|request| request.path == path) {
+                Some(request) => drop(handed_on(request)),
+                None => assert!(!said.contains("HTTP/1.1 "), "{said}"),
+            }
+        }
+    }
+    assert!(!rig.upstream.requests().is_empty(), "some are handed on");
+}
+
+fn openssl(rig: &Rig) -> Command {
+    let mut openssl = Command::new("openssl");
+    openssl.current_dir(rig.dir.path());
+    openssl
+}

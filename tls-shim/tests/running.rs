@@ -1,0 +1,233 @@
+//! How the shim starts, refuses to start, and ends.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::{ONE_ROUTE, OPEN, Rig, SECURED, listening, start, write_entities, write_settings};
+use testbed::process::Process;
+use testbed::tls_client::TlsClient;
+use testbed::upstream::Upstream;
+
+fn tls_shim(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tls-shim")).args(arguments).output().unwrap()
+}
+
+#[test]
+fn running_requests_end_before_the_shim_does() {
+    let mut rig = Rig::new(ONE_ROUTE);
+    let hold = "GET /hold HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut held = rig.client(OPEN).connect(rig.address).unwrap();
+    held.write_all(hold.as_bytes()).unwrap();
+    let mut idle = rig.client(OPEN).connect(rig.address).unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    idle.read_exact(&mut [0]).unwrap();
+    let http2 = Command::new("curl")
+        .args(["--silent", "--insecure", "--http2", "--resolve"])
+        .arg(format!("{OPEN}:{}:127.0.0.1", rig.address.port()))
+        .arg(format!("https://{OPEN}:{}/hold", rig.address.port()))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    while rig.upstream.requests().iter().filter(|request| request.path == "/hold").count() < 2 {
+        std::thread::yield_now();
+    }
+
+    rig.shim.signal("TERM");
+    rig.shim.wait_for("draining");
+    // What is idle ends at once, and nobody new comes in.
+    idle.read_to_end(&mut Vec::new()).unwrap();
+    while TcpStream::connect(rig.address).is_ok() {
+        std::thread::yield_now();
+    }
+    rig.upstream.release();
+
+    let mut answer = String::new();
+    held.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"path\":\"/hold\""), "{answer}");
+    let output = http2.wait_with_output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\"path\":\"/hold\""), "{output:?}");
+    assert_eq!(rig.shim.wait().code(), Some(0));
+    rig.shim.wait_for("\"drained\"");
+}
+
+#[test]
+fn a_second_signal_ends_the_shim_at_once() {
+    let mut rig = Rig::new(ONE_ROUTE);
+    let mut held = rig.client(OPEN).connect(rig.address).unwrap();
+    held.write_all(b"GET /hold HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    rig.upstream.wait_for("/hold");
+    rig.shim.signal("INT");
+    rig.shim.wait_for("draining");
+    rig.shim.signal("INT");
+    assert_eq!(rig.shim.wait().code(), Some(0));
+    rig.shim.wait_for("cut off");
+}
+
+#[test]
+fn a_hangup_is_said_to_change_nothing() {
+    let rig = Rig::new(ONE_ROUTE);
+    rig.shim.signal("HUP");
+    rig.shim.wait_for("SIGHUP is not supported");
+    rig.curl(OPEN, "/", &[]);
+}
+
+#[test]
+fn the_shim_outlives_a_want_of_file_descriptors() {
+    let dir = tempfile::tempdir().unwrap();
+    let upstream = Upstream::start();
+    write_settings(dir.path(), "[\"127.0.0.1:0\"]", upstream.address());
+    write_entities(dir.path(), ONE_ROUTE);
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "ulimit -n 40; exec \"$0\" --config \"$1\"", env!("CARGO_BIN_EXE_tls-shim")]);
+    let shim = Process::start(command.arg(dir.path().join("shim.yml")));
+    let address = listening(&shim);
+    let many: Vec<_> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
+    shim.wait_for("no connection can be accepted");
+    drop(many);
+    let connection = TlsClient::new(Some(SECURED)).connect(address).unwrap();
+    let answer = connection.exchange(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[test]
+fn several_addresses_are_listened_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let upstream = Upstream::start();
+    write_settings(dir.path(), "[\"127.0.0.1:0\", \"[::1]:0\"]", upstream.address());
+    write_entities(dir.path(), ONE_ROUTE);
+    let shim = start(dir.path());
+    shim.wait_for("\"addr\":\"[::1]");
+    let second =
+        shim.output().iter().find_map(|line| line.split_once("[::1]:")?.1.split('"').next()?.parse().ok());
+    let second = std::net::SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, second.unwrap()));
+    for address in [listening(&shim), second] {
+        let connection = TlsClient::new(Some(SECURED)).connect(address).unwrap();
+        assert!(connection.asked());
+        let answer = connection.exchange(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        assert!(answer.contains(&format!("[\"x-real-ip\",\"{}\"]", address.ip())), "{answer}");
+        assert!(answer.contains(&format!("[\"x-forwarded-port\",\"{}\"]", address.port())), "{answer}");
+    }
+}
+
+/// Settings whose every part is good, to be broken.
+fn good(dir: &Path) {
+    write_settings(dir, "[\"127.0.0.1:0\"]", "127.0.0.1:8000".parse().unwrap());
+    write_entities(dir, ONE_ROUTE);
+}
+
+#[test]
+fn whatever_is_wrong_is_named_and_nothing_starts() {
+    type Break = fn(&Path);
+    fn replace(dir: &Path, from: &str, to: &str) {
+        let path = dir.join("shim.yml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    }
+    let table: &[(Break, &str, &str)] = &[
+        (|dir| std::fs::remove_file(dir.join("shim.yml")).unwrap(), "shim.yml", "No such file"),
+        (|dir| std::fs::write(dir.join("shim.yml"), "").unwrap(), "shim.yml", "empty"),
+        (|dir| std::fs::write(dir.join("shim.yml"), "listen: [").unwrap(), "shim.yml", "line 1"),
+        (
+            |dir| replace(dir, "proof_key_file", "status_listen: 127.0.0.1:1\nproof_key_file"),
+            "shim.yml",
+            "status_listen",
+        ),
+        (
+            |dir| replace(dir, "declarative_config", "admin_url: http://a, declarative_config"),
+            "shim.yml",
+            "admin_url",
+        ),
+        (|dir| replace(dir, "http://", "https://"), "shim.yml", "upstream"),
+        (|dir| std::fs::remove_file(dir.join("server.crt")).unwrap(), "server.crt", "No such file"),
+        (|dir| std::fs::write(dir.join("server.crt"), "").unwrap(), "server.crt", "empty"),
+        (|dir| std::fs::write(dir.join("server.crt"), "x").unwrap(), "server.crt", "no certificate"),
+        (
+            |dir| drop(std::fs::copy(dir.join("server.key"), dir.join("server.crt"))),
+            "server.crt",
+            "no certificate",
+        ),
+        (|dir| std::fs::remove_file(dir.join("server.key")).unwrap(), "server.key", "No such file"),
+        (|dir| std::fs::write(dir.join("server.key"), " \n").unwrap(), "server.key", "empty"),
+        (
+            |dir| drop(std::fs::copy(dir.join("server.crt"), dir.join("server.key"))),
+            "server.key",
+            "no private key",
+        ),
+        (
+            |dir| {
+                let other = testbed::pki::Ca::root("x").issue(testbed::pki::Subject::client("x"));
+                std::fs::write(dir.join("server.key"), other.key).unwrap();
+            },
+            "server.key",
+            "does not belong",
+        ),
+        (|dir| std::fs::remove_file(dir.join("mtls-auth.key")).unwrap(), "mtls-auth.key", "No such file"),
+        (|dir| std::fs::write(dir.join("mtls-auth.key"), "").unwrap(), "mtls-auth.key", "empty"),
+        (|dir| std::fs::write(dir.join("mtls-auth.key"), "short").unwrap(), "mtls-auth.key", "base64"),
+        (|dir| std::fs::remove_file(dir.join("kong.yml")).unwrap(), "kong.yml", "No such file"),
+        (|dir| std::fs::write(dir.join("kong.yml"), "").unwrap(), "kong.yml", "empty"),
+        (|dir| std::fs::write(dir.join("kong.yml"), "services: []").unwrap(), "kong.yml", "_format_version"),
+        (|dir| replace(dir, "127.0.0.1:0", "192.0.2.1:443"), "192.0.2.1:443", "cannot listen"),
+    ];
+    for (broken, file, wrong) in table {
+        let dir = tempfile::tempdir().unwrap();
+        good(dir.path());
+        broken(dir.path());
+        let config = dir.path().join("shim.yml");
+        let output = tls_shim(&["--config", config.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{file}, {wrong}: {said}");
+        assert!(said.contains(file) && said.contains(wrong), "{file}, {wrong}: {said}");
+        assert!(!said.contains("listening"), "{said}");
+        if *wrong != "cannot listen" {
+            let output = tls_shim(&["check", "--config", config.to_str().unwrap()]);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "check: {file}, {wrong}: {said}");
+            assert!(said.contains(file) && said.contains(wrong), "check: {file}, {wrong}: {said}");
+        }
+    }
+}
+
+#[test]
+fn check_says_who_is_asked_and_why() {
+    let dir = tempfile::tempdir().unwrap();
+    good(dir.path());
+    write_entities(
+        dir.path(),
+        "services: [{name: orders, plugins: [{name: mtls-auth}], routes: [{name: list, snis: ['*.b.example']}]}]
+routes: [{name: secured, snis: [secured.example], plugins: [{name: mtls-auth}]}]
+plugins: [{name: mtls-auth, enabled: false}]",
+    );
+    let config = dir.path().join("shim.yml");
+    let output = tls_shim(&["check", "--config", config.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0));
+    for row in [
+        "*.b.example          yes: plugin on service orders, route list",
+        "secured.example      yes: plugin on route secured",
+        "(none or any other)  no",
+        "mtls-auth plugins: 3, of which enabled: 2; services: 1; routes: 2; SNIs in the map: 2",
+        "server certificate: \"CN=secured.example\", valid until ",
+    ] {
+        assert!(said.contains(row), "{said}");
+    }
+    write_entities(dir.path(), "routes: [{name: r, plugins: [{name: mtls-auth}]}]");
+    let output = tls_shim(&["check", "--config", config.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("yes: plugin on route r, which names no SNI"), "{said}");
+    assert!(said.contains("(none or any other)  yes, as *"), "{said}");
+}
+
+#[test]
+fn a_wrong_command_line_is_2() {
+    for arguments in [&[][..], &["check"], &["--config"], &["--nonsense"], &["serve", "--config", "x"]] {
+        assert_eq!(tls_shim(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    let version = tls_shim(&["--version"]);
+    assert_eq!(String::from_utf8_lossy(&version.stdout), format!("tls-shim {}\n", env!("CARGO_PKG_VERSION")));
+}
