@@ -8,6 +8,7 @@ mod body;
 mod check;
 mod cli;
 mod connection;
+mod file;
 mod handoff;
 mod headers;
 mod limits;

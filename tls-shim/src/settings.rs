@@ -9,6 +9,8 @@ use std::time::Duration;
 use http::uri::Authority;
 use serde::Deserialize;
 
+use crate::file::{self, FileError};
+
 /// All that the shim is told, valid.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,40 +67,16 @@ impl Default for PollInterval {
     }
 }
 
-/// Why there are no settings.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", path.display())]
-pub(crate) struct SettingsError {
-    path: PathBuf,
-    problem: Problem,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Problem {
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error("it is empty")]
-    Empty,
-    #[error("{0}")]
-    Content(String),
-}
-
 impl Settings {
     /// Reads the settings from a file. Paths in it are relative to the working directory.
     ///
     /// # Errors
     /// Names the file, the line and the key.
-    pub(crate) fn read(path: &Path) -> Result<Self, SettingsError> {
-        std::fs::read_to_string(path)
-            .map_err(Problem::Io)
-            .and_then(|text| Self::parse(&text))
-            .map_err(|problem| SettingsError { path: path.to_owned(), problem })
+    pub(crate) fn read(path: &Path) -> Result<Self, FileError> {
+        file::read(path, Self::parse)
     }
 
-    fn parse(text: &str) -> Result<Self, Problem> {
-        if text.trim().is_empty() {
-            return Err(Problem::Empty);
-        }
+    fn parse(text: &str) -> Result<Self, String> {
         let options = serde_saphyr::options! { with_snippet: false };
         let mut path = None;
         serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
@@ -108,8 +86,8 @@ impl Settings {
             })
         })
         .map_err(|error| match path.as_deref() {
-            None | Some(".") => Problem::Content(error.to_string()),
-            Some(path) => Problem::Content(format!("{path}: {error}")),
+            None | Some(".") => error.to_string(),
+            Some(path) => format!("{path}: {error}"),
         })
     }
 }
@@ -222,9 +200,8 @@ proof_key_file: /usr/local/kong/mtls-auth.key
         ] {
             let text = GOOD.replace(from, to);
             assert_ne!(text, GOOD, "{from}");
-            let error = Settings::parse(&text).unwrap_err().to_string();
+            let error = Settings::parse(&text).unwrap_err();
             assert!(error.contains(key) && error.contains(line), "{to}: {error}");
         }
-        assert_eq!(Settings::parse(" \n").unwrap_err().to_string(), "it is empty");
     }
 }

@@ -9,19 +9,18 @@ use kong_entities::{DeclarativeError, Watched};
 use openssl::error::ErrorStack;
 
 use crate::connection::Shim;
+use crate::file::FileError;
 use crate::listen::BindError;
-use crate::settings::{Settings, SettingsError};
+use crate::settings::Settings;
 use crate::sni::{self, SniMap};
-use crate::tls::{CertificateError, ServerCertificate, Tls};
+use crate::tls::{ServerCertificate, Tls};
 use crate::upstream::Upstream;
 
 /// Why the shim does not start. Each names the file or address, and what is wrong with it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     #[error(transparent)]
-    Settings(#[from] SettingsError),
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
+    File(#[from] FileError),
     /// OpenSSL does not want the certificate.
     #[error("{file}: {error}")]
     Tls { file: String, error: ErrorStack },

@@ -4,7 +4,6 @@
 
 mod accept_any;
 
-use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -21,6 +20,7 @@ use openssl::x509::X509;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_openssl::SslStream;
 
+use crate::file::{self, FileError};
 use crate::limits;
 use crate::settings::CertificateFiles;
 use crate::sni::{ServerName, SniMap};
@@ -33,28 +33,6 @@ pub(crate) struct ServerCertificate {
     leaf: X509,
     chain: Vec<X509>,
     key: PKey<Private>,
-}
-
-/// Why a certificate cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", path.display())]
-pub(crate) struct CertificateError {
-    path: PathBuf,
-    problem: Problem,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum Problem {
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error("it is empty")]
-    Empty,
-    #[error("it holds no certificate in PEM")]
-    NoCertificate,
-    #[error("it holds no private key in PEM without a passphrase")]
-    NoKey,
-    #[error("the key does not belong to the certificate in {}", .0.display())]
-    Mismatch(PathBuf),
 }
 
 /// Does handshakes.
@@ -79,18 +57,19 @@ impl ServerCertificate {
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
-    pub(crate) fn read(files: &CertificateFiles) -> Result<Self, CertificateError> {
-        let mut certificates = in_file(&files.cert, |pem| {
-            X509::stack_from_pem(pem).ok().filter(|all| !all.is_empty()).ok_or(Problem::NoCertificate)
+    pub(crate) fn read(files: &CertificateFiles) -> Result<Self, FileError> {
+        let mut certificates = file::read(&files.cert, |pem| {
+            let certificates = X509::stack_from_pem(pem.as_bytes()).unwrap_or_default();
+            if certificates.is_empty() { Err("it holds no certificate in PEM") } else { Ok(certificates) }
         })?;
         let leaf = certificates.remove(0);
-        let key = in_file(&files.key, |pem| {
+        let key = file::read(&files.key, |pem| {
             // The callback keeps OpenSSL from asking for a passphrase on the terminal.
-            let key = PKey::private_key_from_pem_callback(pem, |_| Err(ErrorStack::get()));
-            let key = key.map_err(|_| Problem::NoKey)?;
+            let key = PKey::private_key_from_pem_callback(pem.as_bytes(), |_| Err(ErrorStack::get()));
+            let key = key.map_err(|_| "it holds no private key in PEM without a passphrase".to_owned())?;
             match leaf.public_key() {
                 Ok(public) if public.public_eq(&key) => Ok(key),
-                _ => Err(Problem::Mismatch(files.cert.clone())),
+                _ => Err(format!("the key does not belong to the certificate in {}", files.cert.display())),
             }
         })?;
         Ok(Self { leaf, chain: certificates, key })
@@ -105,14 +84,6 @@ impl ServerCertificate {
         let subject = entries.collect::<Vec<_>>().join(", ");
         format!("{subject:?}, valid until {}", self.leaf.not_after())
     }
-}
-
-fn in_file<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T, Problem>) -> Result<T, CertificateError> {
-    let content = || {
-        let content = std::fs::read(path)?;
-        if content.trim_ascii().is_empty() { Err(Problem::Empty) } else { parse(&content) }
-    };
-    content().map_err(|problem| CertificateError { path: path.to_owned(), problem })
 }
 
 impl Tls {
