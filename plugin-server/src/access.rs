@@ -11,6 +11,7 @@ use crate::handoff;
 use crate::instance::Instance;
 use crate::pdk::{Credential, Headers, LogLevel, Pdk, PdkFault};
 use crate::reason::{Reason, Refusal};
+use crate::trust::Trust;
 use crate::verify::Verified;
 
 /// How the access phase ends.
@@ -163,14 +164,15 @@ fn identify(
     now: SystemTime,
 ) -> Result<Caller, Denied> {
     let presented = handoff::presented(headers, instance.proof_key(), now).map_err(Denied::because)?;
-    let verified = instance.verify(entities, &presented, now).map_err(|refusal| {
+    let trust = instance.trust(entities).map_err(Denied::because)?;
+    let verified = instance.verify(&trust, &presented, now).map_err(|refusal| {
         let certificate = Certificate::from_der(&presented.leaf).map(Box::new);
         Denied { certificate, ..Denied::because(refusal) }
     })?;
     if instance.config.skip_consumer_lookup {
         return Ok(trusted(&instance.config, &verified));
     }
-    match find_consumer(&instance.config, entities, &verified)? {
+    match find_consumer(instance, entities, &trust, &verified)? {
         Some((consumer, credential)) => Ok(Caller::Consumer { consumer, credential }),
         None => Err(Denied {
             refusal: Reason::NoConsumer.into(),
@@ -192,30 +194,36 @@ fn trusted(config: &Config, verified: &Verified) -> Caller {
     Caller::Trusted { group, credential: Credential { id: certificate.subject.clone() }, identity }
 }
 
-/// The consumer for a verified certificate (`mtls-auth.md`, "Which consumer"), and the name that led to it.
+/// The consumer for a verified certificate (`mtls-auth.md`, "Which consumer"), and what stands for the certificate: the
+/// mapping, or the name that led there.
 fn find_consumer(
-    config: &Config,
+    instance: &Instance,
     entities: &Entities,
+    trust: &Trust,
     verified: &Verified,
 ) -> Result<Option<(Arc<Consumer>, Credential)>, Denied> {
-    let names = verified.certificate().subject_names();
+    let config = &instance.config;
+    let names = verified.certificate().subject_names(&config.san_dirname_matcher);
+    if let Some(mapping) = instance.mappings.find(&names, verified, trust) {
+        let consumer = configured_consumer(entities, "credentials", &mapping.consumer)?;
+        return Ok(Some((consumer, Credential { id: mapping.id.clone() })));
+    }
     // Name by name, and for each name the username first: the order in the configuration does not count.
     let fields = [ConsumerField::Username, ConsumerField::CustomId];
     for name in &names {
         for field in fields.into_iter().filter(|field| config.consumer_by.contains(field)) {
             let found = match field {
-                ConsumerField::Username => entities.consumer_by_username(&name.text),
-                ConsumerField::CustomId => entities.consumer_by_custom_id(&name.text),
+                ConsumerField::Username => entities.consumer_by_username(name),
+                ConsumerField::CustomId => entities.consumer_by_custom_id(name),
             };
             if let Some(consumer) = found {
-                return Ok(Some((Arc::clone(consumer), Credential { id: name.text.clone() })));
+                return Ok(Some((Arc::clone(consumer), Credential { id: (*name).to_owned() })));
             }
         }
     }
     let Some(default) = &config.default_consumer else { return Ok(None) };
     let consumer = configured_consumer(entities, "default_consumer", default)?;
-    let id =
-        names.into_iter().next().map_or_else(|| verified.certificate().subject.clone(), |name| name.text);
+    let id = names.first().map_or_else(|| verified.certificate().subject.clone(), |name| (*name).to_owned());
     Ok(Some((consumer, Credential { id })))
 }
 

@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::names::{self, NameKind, SubjectName};
+use crate::names::{self, AlternativeName, AttributeType};
 
 /// What a leaf certificate says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(crate) struct Certificate {
     /// The CN, where there is exactly one and it has an exact text.
     pub(crate) common_name: Option<String>,
     /// The SANs; none where there is no such extension.
-    alternative_names: Option<Vec<SubjectName>>,
+    alternative_names: Option<Vec<AlternativeName>>,
 }
 
 impl Certificate {
@@ -45,11 +45,10 @@ impl Certificate {
 
     /// The names that may map to a consumer: the SANs in order, the CN only where there is no SAN extension
     /// (`mtls-auth.md`, "Which consumer").
-    pub(crate) fn subject_names(&self) -> Vec<SubjectName> {
-        match (&self.alternative_names, &self.common_name) {
-            (Some(names), _) => names.clone(),
-            (None, Some(name)) => vec![SubjectName { kind: NameKind::CommonName, text: name.clone() }],
-            (None, None) => Vec::new(),
+    pub(crate) fn subject_names<'a>(&'a self, matcher: &'a [AttributeType]) -> Vec<&'a str> {
+        match &self.alternative_names {
+            Some(names) => names.iter().flat_map(|name| name.subject_names(matcher)).collect(),
+            None => self.common_name.as_deref().into_iter().collect(),
         }
     }
 
@@ -60,7 +59,7 @@ impl Certificate {
 }
 
 /// The outer `None`: an extension that cannot be read, or that stands twice. It may hide names, so nothing goes on.
-fn alternative_names(certificate: &X509Certificate<'_>) -> Option<Option<Vec<SubjectName>>> {
+fn alternative_names(certificate: &X509Certificate<'_>) -> Option<Option<Vec<AlternativeName>>> {
     let mut found = None;
     for extension in certificate.extensions() {
         if extension.oid != x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME {

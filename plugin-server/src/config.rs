@@ -3,6 +3,8 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::names::AttributeType;
+
 /// The configuration of an instance, checked.
 ///
 /// Kong has filled in the schema's defaults and left out what is null, so a missing field means null here.
@@ -14,6 +16,10 @@ pub(crate) struct Config {
     pub(crate) ca_certificates: Vec<String>,
     #[serde(default, deserialize_with = "lua_list")]
     pub(crate) consumer_by: Vec<ConsumerField>,
+    #[serde(default, deserialize_with = "lua_list")]
+    pub(crate) credentials: Vec<CredentialRecord>,
+    #[serde(default, deserialize_with = "lua_list")]
+    pub(crate) san_dirname_matcher: Vec<AttributeType>,
     pub(crate) anonymous: Option<String>,
     pub(crate) default_consumer: Option<String>,
     #[serde(default)]
@@ -37,6 +43,20 @@ pub(crate) enum CertificateSource {
 pub(crate) enum ConsumerField {
     Username,
     CustomId,
+}
+
+/// A manual mapping of a name to a consumer, in the plugin's own configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CredentialRecord {
+    /// What `X-Credential-Identifier` says; the subject name where it is left out.
+    pub(crate) id: Option<String>,
+    /// The name in the certificate.
+    pub(crate) subject_name: String,
+    /// Id or username.
+    pub(crate) consumer: String,
+    /// One of `ca_certificates`: the mapping then counts only for certificates that were issued under it.
+    pub(crate) ca_certificate: Option<String>,
 }
 
 /// The part of the subject that is the group in skip mode.
@@ -69,6 +89,7 @@ impl Config {
         if self.ca_certificates.is_empty() {
             return Err("config.ca_certificates: at least one is required".into());
         }
+        self.check_credentials()?;
         for (field, name) in [("anonymous", &self.anonymous), ("default_consumer", &self.default_consumer)] {
             if name.as_ref().is_some_and(String::is_empty) {
                 return Err(format!("config.{field}: it is empty"));
@@ -77,11 +98,42 @@ impl Config {
         Ok(())
     }
 
+    fn check_credentials(&self) -> Result<(), String> {
+        for (position, record) in self.credentials.iter().enumerate() {
+            let refuse = |problem: String| Err(format!("config.credentials[{position}].{problem}"));
+            if record.subject_name.is_empty() {
+                return refuse("subject_name: it is empty".into());
+            }
+            if record.consumer.is_empty() {
+                return refuse("consumer: it is empty".into());
+            }
+            // It would never match, which its author cannot have meant.
+            let is_trusted = |ca: &String| self.ca_certificates.iter().any(|other| same_ca(other, ca));
+            if !record.ca_certificate.as_ref().is_none_or(is_trusted) {
+                return refuse("ca_certificate: it is not among config.ca_certificates".into());
+            }
+        }
+        Ok(())
+    }
+
     /// Whether any request may need a consumer to be looked up.
     pub(crate) fn needs_consumers(&self) -> bool {
         self.anonymous.is_some()
-            || !self.skip_consumer_lookup && (!self.consumer_by.is_empty() || self.default_consumer.is_some())
+            || !self.skip_consumer_lookup
+                && (!self.consumer_by.is_empty()
+                    || !self.credentials.is_empty()
+                    || self.default_consumer.is_some())
     }
+}
+
+/// Whether two entries name the same CA: ids in any case, PEM as it stands.
+pub(crate) fn same_ca(entry: &str, other: &str) -> bool {
+    if is_pem(entry) { entry == other } else { entry.eq_ignore_ascii_case(other) }
+}
+
+/// Whether an entry of `ca_certificates` is PEM; it is the id of an entity otherwise.
+pub(crate) fn is_pem(entry: &str) -> bool {
+    entry.contains("-----BEGIN ")
 }
 
 /// What Kong adds to the fields of the schema.

@@ -11,6 +11,7 @@ use kong_entities::{Entities, Watched};
 use crate::certificate::Certificate;
 use crate::config::Config;
 use crate::ids;
+use crate::mapping::Mappings;
 use crate::reason::{Reason, Refusal};
 use crate::trust::Trust;
 use crate::verify::{self, Verified};
@@ -43,6 +44,7 @@ impl Shared {
 /// One configuration of the plugin, with what follows from it.
 pub(crate) struct Instance {
     pub(crate) config: Config,
+    pub(crate) mappings: Mappings,
     shared: Arc<Shared>,
     resolved: Mutex<Resolved>,
     used: Mutex<Instant>,
@@ -66,10 +68,12 @@ impl Instance {
                         skip_consumer_lookup needs none"
                 .into());
         }
+        let mappings = Mappings::new(&config.credentials)?;
         let entities = shared.entities();
         let trust = resolve(&config, &shared, &entities)?;
         Ok(Self {
             config,
+            mappings,
             shared,
             resolved: Mutex::new(Resolved { entities, trust: Ok(trust) }),
             used: Mutex::new(Instant::now()),
@@ -90,22 +94,25 @@ impl Instance {
     /// longer than each certificate of the chain is valid.
     pub(crate) fn verify(
         &self,
-        entities: &Arc<Entities>,
+        trust: &Trust,
         presented: &Presented,
         now: SystemTime,
     ) -> Result<Arc<Verified>, Refusal> {
-        let trust = self.trust(entities)?;
-        let key = verify::cache_key(&trust, presented);
+        let key = verify::cache_key(trust, presented);
         if let Some(verified) = self.shared.verified.get(&key).filter(|verified| verified.is_valid_at(now)) {
             return Ok(verified);
         }
         let certificate = Certificate::from_der(&presented.leaf).ok_or(Reason::Malformed)?;
-        let verified = Arc::new(verify::verify(&trust, presented, certificate, now)?);
+        let verified = Arc::new(verify::verify(trust, presented, certificate, now)?);
         self.shared.verified.insert(key, Arc::clone(&verified));
         Ok(verified)
     }
 
-    fn trust(&self, entities: &Arc<Entities>) -> Result<Arc<Trust>, Refusal> {
+    /// The CAs as they are now.
+    ///
+    /// # Errors
+    /// One of them is gone or broken.
+    pub(crate) fn trust(&self, entities: &Arc<Entities>) -> Result<Arc<Trust>, Refusal> {
         let mut resolved = self.resolved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !Arc::ptr_eq(&resolved.entities, entities) {
             let trust = resolve(&self.config, &self.shared, entities);

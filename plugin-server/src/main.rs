@@ -13,6 +13,7 @@ mod event;
 mod handoff;
 mod ids;
 mod instance;
+mod mapping;
 mod names;
 mod pdk;
 mod reason;

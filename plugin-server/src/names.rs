@@ -10,50 +10,81 @@ use x509_parser::asn1_rs::{Any, Oid, Tag, ToDer, oid};
 use x509_parser::extensions::{GeneralName, SubjectAlternativeName};
 use x509_parser::x509::X509Name;
 
-/// A name by which the subject of a certificate may be known (RFC 5280, section 4.2.1.6).
+/// A subject alternative name that has an exact text (RFC 5280, section 4.2.1.6).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SubjectName {
-    pub(crate) kind: NameKind,
-    pub(crate) text: String,
+pub(crate) enum AlternativeName {
+    Dns(String),
+    Email(String),
+    Uri(String),
+    Ip(String),
+    /// A distinguished name: RFC 4514, and the values of its attributes that have an exact text.
+    Directory {
+        text: String,
+        attributes: Vec<(AttributeType, String)>,
+    },
 }
 
-/// The form of a subject name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NameKind {
-    CommonName,
-    Dns,
-    Email,
-    Uri,
-    Ip,
-}
+/// The type of an attribute in a distinguished name: its OID, in the bytes of its DER.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AttributeType(Vec<u8>);
 
-impl NameKind {
-    /// As OpenSSL writes them.
-    fn prefix(self) -> &'static str {
-        match self {
-            Self::CommonName => "CN",
-            Self::Dns => "DNS",
-            Self::Email => "email",
-            Self::Uri => "URI",
-            Self::Ip => "IP",
+impl AttributeType {
+    /// The type that has this OID, long or short name: `2.5.4.3`, `commonName`, `CN`.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        // OpenSSL reads all three; its binding panics at a NUL.
+        if name.contains('\0') {
+            return None;
         }
+        openssl::asn1::Asn1Object::from_str(name).ok().map(|object| Self(object.as_slice().to_vec()))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for AttributeType {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::from_name(&name)
+            .ok_or_else(|| serde::de::Error::custom(format_args!("{name:?} is no attribute or OID")))
     }
 }
 
 /// The names of a SAN extension, in its order, without those that have no exact text.
-pub(crate) fn alternative_names(extension: &SubjectAlternativeName<'_>) -> Vec<SubjectName> {
-    let name = |kind, text: Option<String>| text.map(|text| SubjectName { kind, text });
+pub(crate) fn alternative_names(extension: &SubjectAlternativeName<'_>) -> Vec<AlternativeName> {
     extension
         .general_names
         .iter()
         .filter_map(|general_name| match general_name {
-            GeneralName::DNSName(text) => name(NameKind::Dns, ia5(text)),
-            GeneralName::RFC822Name(text) => name(NameKind::Email, ia5(text)),
-            GeneralName::URI(text) => name(NameKind::Uri, ia5(text)),
-            GeneralName::IPAddress(bytes) => name(NameKind::Ip, address(bytes)),
+            GeneralName::DNSName(text) => ia5(text).map(AlternativeName::Dns),
+            GeneralName::RFC822Name(text) => ia5(text).map(AlternativeName::Email),
+            GeneralName::URI(text) => ia5(text).map(AlternativeName::Uri),
+            GeneralName::IPAddress(bytes) => address(bytes).map(AlternativeName::Ip),
+            GeneralName::DirectoryName(name) => Some(AlternativeName::Directory {
+                text: distinguished_name(name),
+                attributes: name
+                    .iter_attributes()
+                    .filter_map(|attribute| {
+                        let kind = AttributeType(attribute.attr_type().as_bytes().to_vec());
+                        Some((kind, exact_text(attribute.attr_value())?))
+                    })
+                    .collect(),
+            }),
             _ => None,
         })
         .collect()
+}
+
+impl AlternativeName {
+    /// The texts by which it may map to a consumer: of a directory name the values of those attributes that `matcher`
+    /// lists, all of them where it lists none (`mtls-auth.md`, `san_dirname_matcher`).
+    pub(crate) fn subject_names<'a>(&'a self, matcher: &'a [AttributeType]) -> Vec<&'a str> {
+        match self {
+            Self::Dns(text) | Self::Email(text) | Self::Uri(text) | Self::Ip(text) => vec![text],
+            Self::Directory { attributes, .. } => attributes
+                .iter()
+                .filter(|(kind, _)| matcher.is_empty() || matcher.contains(kind))
+                .map(|(_, text)| text.as_str())
+                .collect(),
+        }
+    }
 }
 
 /// The CN, where the subject has exactly one: of several, each CA and each reader means another.
@@ -68,15 +99,22 @@ pub(crate) fn common_name(subject: &X509Name<'_>) -> Option<String> {
 
 /// A list of names for a header: `DNS:api.example.com, URI:spiffe://example.com/api`. A comma or backslash within a
 /// name has a backslash before it, so that one name cannot look like two.
-pub(crate) fn list(names: &[SubjectName]) -> String {
+pub(crate) fn list(names: &[AlternativeName]) -> String {
     let mut list = String::new();
     for name in names {
+        let (kind, text) = match name {
+            AlternativeName::Dns(text) => ("DNS", text),
+            AlternativeName::Email(text) => ("email", text),
+            AlternativeName::Uri(text) => ("URI", text),
+            AlternativeName::Ip(text) => ("IP", text),
+            AlternativeName::Directory { text, .. } => ("DirName", text),
+        };
         if !list.is_empty() {
             list.push_str(", ");
         }
-        list.push_str(name.kind.prefix());
+        list.push_str(kind);
         list.push(':');
-        for character in name.text.chars() {
+        for character in text.chars() {
             if matches!(character, ',' | '\\') {
                 list.push('\\');
             }

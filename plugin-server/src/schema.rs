@@ -64,6 +64,23 @@ fn config_fields() -> Value {
             "elements": {"type": "string", "one_of": ["username", "custom_id"]},
             "description": "Which fields of a consumer a name in the certificate may match.",
         }},
+        {"credentials": {
+            "type": "array", "default": [],
+            "elements": {"type": "record", "fields": [
+                {"id": {"type": "string"}},
+                {"subject_name": {"type": "string", "required": true, "len_min": 1}},
+                {"consumer": {"type": "string", "required": true, "len_min": 1}},
+                {"ca_certificate": {"type": "string"}},
+            ]},
+            "description": "Manual mappings: a name in the certificate, and the consumer (id or username) that it is; \
+                            with ca_certificate only for certificates that were issued under that CA.",
+        }},
+        {"san_dirname_matcher": {
+            "type": "array", "default": [],
+            "elements": {"type": "string", "len_min": 1},
+            "description": "Which attributes (OID, long or short name) of a directoryName among the SANs count as \
+                            names; all where it is empty.",
+        }},
         {"anonymous": {
             "type": "string",
             "description": "Id or username of the consumer for requests that could not be authenticated.",

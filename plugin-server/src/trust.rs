@@ -7,7 +7,7 @@ use rustls_pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::Config;
+use crate::config::{Config, is_pem, same_ca};
 
 /// The CAs of an instance, and how they may be used.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct Trust {
     pub(crate) partial_chain: bool,
     /// Stands for all of the above: two instances with the same digest verify alike.
     pub(crate) digest: [u8; 32],
+    /// Each entry of the configuration, with the SHA-256 of the certificates that it stands for.
+    entries: Vec<(String, Vec<[u8; 32]>)>,
 }
 
 impl Trust {
@@ -28,22 +30,34 @@ impl Trust {
         let mut digest = Sha256::new();
         digest.update([u8::from(config.allow_partial_chain)]);
         let mut anchors = Vec::new();
+        let mut entries = Vec::new();
         for (position, entry) in config.ca_certificates.iter().enumerate() {
             let field = |problem: String| format!("config.ca_certificates[{position}]: {problem}");
             let pem = pem(entry, entities).map_err(field)?;
+            let mut digests = Vec::new();
             for der in certificates(pem).map_err(field)? {
                 check_ca(&der).map_err(field)?;
-                digest.update(Sha256::digest(&der));
+                let of_certificate: [u8; 32] = Sha256::digest(&der).into();
+                digest.update(of_certificate);
+                digests.push(of_certificate);
                 anchors.push(X509::from_der(&der).map_err(|error| field(error.to_string()))?);
             }
+            entries.push((entry.clone(), digests));
         }
-        Ok(Self { anchors, partial_chain: config.allow_partial_chain, digest: digest.finalize().into() })
+        let digest = digest.finalize().into();
+        Ok(Self { anchors, partial_chain: config.allow_partial_chain, digest, entries })
+    }
+
+    /// The SHA-256 of the certificates that an entry of `ca_certificates` stands for; none for what is not among them.
+    pub(crate) fn certificates_of(&self, entry: &str) -> &[[u8; 32]] {
+        let same = self.entries.iter().find(|(other, _)| same_ca(other, entry));
+        same.map_or(&[], |(_, digests)| digests)
     }
 }
 
 /// An entry is PEM or the id of an entity.
 fn pem<'a>(entry: &'a str, entities: Option<&'a Entities>) -> Result<&'a str, String> {
-    if entry.contains("-----BEGIN ") {
+    if is_pem(entry) {
         return Ok(entry);
     }
     let Some(entities) = entities else {

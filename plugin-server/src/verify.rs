@@ -23,6 +23,8 @@ const AUTH_LEVEL: i32 = 1;
 #[derive(Debug)]
 pub(crate) struct Verified {
     certificate: Certificate,
+    /// The SHA-256 of each certificate of the chain above the leaf.
+    issuers: Vec<[u8; 32]>,
     not_before: SystemTime,
     not_after: SystemTime,
 }
@@ -31,6 +33,11 @@ impl Verified {
     /// What the leaf says of itself, which is now known to be true.
     pub(crate) fn certificate(&self) -> &Certificate {
         &self.certificate
+    }
+
+    /// Whether a CA, named by the SHA-256 of its certificate, is in the verified chain above the leaf.
+    pub(crate) fn is_issued_under(&self, ca: &[u8; 32]) -> bool {
+        self.issuers.contains(ca)
     }
 
     /// Whether every certificate of the chain is valid at this time.
@@ -72,7 +79,7 @@ pub(crate) fn verify(
     }
     let store = store(trust, now).map_err(|_| Reason::Internal)?;
     let mut context = X509StoreContext::new().map_err(|_| Reason::Internal)?;
-    let (result, window) = context
+    let (result, chain) = context
         .init(&store, &leaf, &helpers, |context| {
             let trusted = context.verify_cert()?;
             // Both must agree before anything is believed.
@@ -80,12 +87,13 @@ pub(crate) fn verify(
                 (true, X509VerifyResult::OK) => Ok(()),
                 (_, error) => Err(refusal(error)),
             };
-            Ok((result, context.chain().map(window)))
+            Ok((result, context.chain().map(Chain::read)))
         })
         .map_err(|_| Reason::Internal)?;
     result?;
-    let (not_before, not_after) = window.ok_or(Reason::Internal)?.map_err(|_| Reason::Internal)?;
-    let verified = Verified { certificate, not_before, not_after };
+    let Chain { issuers, not_before, not_after } =
+        chain.ok_or(Reason::Internal)?.map_err(|_| Reason::Internal)?;
+    let verified = Verified { certificate, issuers, not_before, not_after };
     if verified.is_valid_at(now) { Ok(verified) } else { Err(Reason::Internal) }
 }
 
@@ -120,15 +128,27 @@ fn refusal(error: X509VerifyResult) -> Reason {
     }
 }
 
-/// The time in which every certificate of a chain is valid.
-fn window(chain: &StackRef<X509>) -> Result<(SystemTime, SystemTime), ErrorStack> {
-    let mut not_before = UNIX_EPOCH;
-    let mut not_after = UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX) * 64);
-    for certificate in chain {
-        not_before = not_before.max(system_time(certificate.not_before())?);
-        not_after = not_after.min(system_time(certificate.not_after())?);
+/// What is kept of a chain: its CAs, and the time in which every certificate in it is valid.
+struct Chain {
+    issuers: Vec<[u8; 32]>,
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+impl Chain {
+    fn read(chain: &StackRef<X509>) -> Result<Self, ErrorStack> {
+        let mut issuers = Vec::new();
+        let mut not_before = UNIX_EPOCH;
+        let mut not_after = UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX) * 64);
+        for (position, certificate) in chain.iter().enumerate() {
+            if position > 0 {
+                issuers.push(Sha256::digest(certificate.to_der()?).into());
+            }
+            not_before = not_before.max(system_time(certificate.not_before())?);
+            not_after = not_after.min(system_time(certificate.not_after())?);
+        }
+        Ok(Self { issuers, not_before, not_after })
     }
-    Ok((not_before, not_after))
 }
 
 fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {

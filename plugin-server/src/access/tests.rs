@@ -181,6 +181,79 @@ async fn each_name_is_tried_in_turn_and_each_as_username_first() {
 }
 
 #[tokio::test]
+async fn a_manual_mapping_comes_before_all_names_and_one_with_the_right_ca_before_one_without() {
+    let (root, other) = (Ca::root("root"), Ca::root("other"));
+    let issuing = root.intermediate("issuing");
+    let world = World { root, ..World::new() };
+    let record = |name: &str, consumer: &str, ca: Option<&Ca>, id: Option<&str>| {
+        let mut record = json!({"subject_name": name, "consumer": consumer});
+        if let Some(ca) = ca {
+            record["ca_certificate"] = json!(ca.pem());
+        }
+        if let Some(id) = id {
+            record["id"] = json!(id);
+        }
+        record
+    };
+    let with = |credentials: Json| {
+        let cas = [world.root.pem(), issuing.pem(), other.pem()];
+        world.instance(json!({"ca_certificates": cas, "credentials": credentials}))
+    };
+    let both = Subject::client("cn").dns("alice").dns("svc");
+    let leaf = handed_on(&world.root.issue(both.clone()));
+    let under_issuing = handed_on(&issuing.issue(both));
+    let (root, issuing, other) = (Some(&world.root), Some(&issuing), Some(&other));
+    for (credentials, headers, consumer, credential) in [
+        // The first name is a consumer's, and the second is mapped.
+        (json!([record("svc", "bob@example.com", None, None)]), &leaf, "bob@example.com", "svc"),
+        (
+            json!([record("svc", "anon", None, None), record("svc", "bob@example.com", root, Some("m-1"))]),
+            &leaf,
+            "bob@example.com",
+            "m-1",
+        ),
+        // A mapping for another CA is none.
+        (json!([record("svc", "bob@example.com", other, None)]), &leaf, "alice", "alice"),
+        (json!([record("svc", "bob@example.com", issuing, None)]), &leaf, "alice", "alice"),
+        (
+            json!([record("svc", "bob@example.com", other, None), record("svc", "anon", None, None)]),
+            &leaf,
+            "anon",
+            "svc",
+        ),
+        // A CA anywhere in the chain is one under which the certificate was issued.
+        (json!([record("svc", "bob@example.com", issuing, None)]), &under_issuing, "bob@example.com", "svc"),
+        (json!([record("svc", "bob@example.com", root, None)]), &under_issuing, "bob@example.com", "svc"),
+        // Names compare exactly.
+        (
+            json!([record("SVC", "anon", None, None), record("sv", "anon", None, None)]),
+            &leaf,
+            "alice",
+            "alice",
+        ),
+    ] {
+        let (verdict, kong) = run(&with(credentials.clone()), headers.clone()).await;
+        assert_eq!(verdict, Verdict::Proceed, "{credentials} {:?}", kong.log);
+        assert_eq!(kong.consumer.unwrap().username.as_deref(), Some(consumer), "{credentials}");
+        assert_eq!(kong.credential.unwrap().id, credential, "{credentials}");
+    }
+    // A mapping to a consumer that is gone is our fault, not leave to try the next.
+    let (verdict, _) = run(&with(json!([record("svc", "nobody", None, None)])), leaf).await;
+    assert_eq!(verdict, FAULT);
+}
+
+#[tokio::test]
+async fn mappings_are_enough_without_any_consumer_by() {
+    let world = World::new();
+    let credentials = json!([{"subject_name": "svc", "consumer": "11111111-1111-4111-8111-111111111111"}]);
+    let instance = world.instance(json!({"consumer_by": {}, "credentials": credentials}));
+    let (_, kong) = run(&instance, world.leaf(Subject::client("svc"))).await;
+    assert_eq!(kong.consumer.unwrap().custom_id.as_deref(), Some("carol"));
+    let (verdict, _) = run(&instance, world.leaf(Subject::client("alice"))).await;
+    assert_eq!(verdict, NOT_VERIFIED);
+}
+
+#[tokio::test]
 async fn whoever_is_not_authenticated_is_refused_with_one_of_two_texts_and_a_reason_for_the_log() {
     let world = World::new();
     let instance = world.instance(json!({}));
@@ -372,7 +445,8 @@ async fn what_is_remembered_lasts_no_longer_than_the_certificate_or_its_ca() {
     // Remembered, and over: the proof is made anew, the certificate is the same.
     let later = SystemTime::now() + Duration::from_secs(7200);
     let presented = crate::handoff::presented(&leaf, instance.proof_key(), SystemTime::now()).unwrap();
-    let refusal = instance.verify(&instance.entities(), &presented, later).unwrap_err();
+    let trust = instance.trust(&instance.entities()).unwrap();
+    let refusal = instance.verify(&trust, &presented, later).unwrap_err();
     assert_eq!(refusal.reason, Reason::Expired);
 
     // Another CA under the same id, without a restart.
@@ -421,6 +495,11 @@ fn an_instance_that_could_not_decide_does_not_start() {
     let problem = Instances::new(shared(None)).start(&config(json!({}))).unwrap_err();
     assert!(problem.contains("--declarative-config"), "{problem}");
     assert!(Instances::new(shared(None)).start(&config(json!({"skip_consumer_lookup": true}))).is_ok());
+    let twice = json!([{"subject_name": "a", "consumer": "b"}, {"subject_name": "a", "consumer": "c"}]);
+    let problem = Instances::new(shared(Some(receiver.clone())))
+        .start(&config(json!({"credentials": twice})))
+        .unwrap_err();
+    assert!(problem.starts_with("config.credentials[1]: ") && problem.contains("twice"), "{problem}");
     let unknown = config(json!({"ca_certificates": [CA_ID]}));
     let problem = Instances::new(shared(Some(receiver))).start(&unknown).unwrap_err();
     assert!(problem.starts_with("config.ca_certificates[0]: ") && problem.contains(CA_ID), "{problem}");

@@ -67,12 +67,43 @@ fn a_wrong_field_is_named() {
         (with("anonymous", json!("")), "config.anonymous: it is empty"),
         (with("default_consumer", json!("")), "config.default_consumer: it is empty"),
         (with("anonymous", json!(true)), "config.anonymous: invalid type: boolean"),
+        (
+            with("san_dirname_matcher", json!(["CN", "no such"])),
+            "config.san_dirname_matcher[1]: \"no such\" is no",
+        ),
+        (with("san_dirname_matcher", json!(["CN\0"])), "config.san_dirname_matcher[0]: "),
+        (with("credentials", json!("x")), "config.credentials: invalid type: string"),
+        (
+            with("credentials", json!([{"subject_name": "a"}])),
+            "config.credentials[0]: missing field `consumer`",
+        ),
+        (with("credentials", json!([{"subject_name": "a", "consumer": "b", "x": 1}])), "unknown field `x`"),
+        (
+            with("credentials", json!([{"subject_name": "", "consumer": "b"}])),
+            "config.credentials[0].subject_name: it is empty",
+        ),
+        (
+            with("credentials", json!([{"subject_name": "a", "consumer": ""}])),
+            "config.credentials[0].consumer: it is empty",
+        ),
+        (
+            with("credentials", json!([{"subject_name": "a", "consumer": "b", "ca_certificate": "other"}])),
+            "config.credentials[0].ca_certificate: it is not among",
+        ),
         (json!([1]), "config: not a JSON object"),
     ] {
         let problem = read(config.clone()).unwrap_err();
         assert!(problem.contains(says), "{config}: {problem}");
     }
     assert!(Config::from_json("{").unwrap_err().contains("config: "));
+}
+
+#[test]
+fn an_attribute_has_an_oid_a_long_and_a_short_name() {
+    let matcher = read(with("san_dirname_matcher", json!(["CN", "commonName", "2.5.4.3"])))
+        .unwrap()
+        .san_dirname_matcher;
+    assert!(matcher.windows(2).all(|pair| pair[0] == pair[1]), "{matcher:?}");
 }
 
 #[test]
@@ -110,6 +141,21 @@ fn schema_and_configuration_know_the_same_fields_and_values() {
     let unknown = read(with("nonsense", json!(1))).unwrap_err();
     let known = unknown.matches('`').count() / 2 - 1;
     assert_eq!(known, config.len(), "{unknown}");
+
+    // The same for the records within.
+    let credential = |extra: &str| {
+        let mut record = json!({"subject_name": "a", "consumer": "b"});
+        record[extra] = json!("c");
+        read(with("credentials", json!([record])))
+    };
+    let fields =
+        &schema_fields().into_iter().find(|(name, _)| name == "credentials").unwrap().1["elements"]["fields"];
+    let names = fields.as_array().unwrap().iter().flat_map(|field| field.as_object().unwrap().keys());
+    let unknown = credential("nonsense").unwrap_err();
+    assert_eq!(unknown.matches('`').count() / 2 - 1, names.clone().count(), "{unknown}");
+    for name in names.filter(|name| *name != "ca_certificate") {
+        credential(name).unwrap();
+    }
 
     // Each value that Kong lets through is one that we know.
     for (name, field) in schema_fields() {

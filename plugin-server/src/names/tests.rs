@@ -9,7 +9,7 @@ fn certificate(subject: Subject) -> Certificate {
 }
 
 fn subject_names(subject: Subject) -> Vec<String> {
-    certificate(subject).subject_names().into_iter().map(|name| name.text).collect()
+    certificate(subject).subject_names(&[]).into_iter().map(str::to_owned).collect()
 }
 
 #[test]
@@ -55,6 +55,30 @@ fn string_types_with_a_sure_meaning_give_their_text() {
     assert_ne!(subject_names(Subject::client("аlice")), ["alice"]);
 }
 
+#[test]
+fn of_a_directory_name_those_attributes_count_that_the_matcher_lists() {
+    let mut name = openssl::x509::X509Name::builder().unwrap();
+    for (attribute, value) in [("O", "Acme, Inc."), ("CN", "alice"), ("OU", "b\0b")] {
+        name.append_entry_by_text(attribute, value).unwrap();
+    }
+    let tagged = |tag: u8, content: &[u8]| [&[tag, u8::try_from(content.len()).unwrap()], content].concat();
+    let directory_name = tagged(0xa4, &name.build().to_der().unwrap());
+    let names = tagged(0x30, &[tagged(0x82, b"a.example"), directory_name].concat());
+    let certificate = certificate(Subject::client("cn").extension(&[2, 5, 29, 17], &names));
+    let names = |matcher: &[&str]| {
+        let matcher: Vec<_> = matcher.iter().map(|name| AttributeType::from_name(name).unwrap()).collect();
+        certificate.subject_names(&matcher).into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&[]), ["a.example", "Acme, Inc.", "alice"], "without what has no exact text");
+    for matcher in [["CN"], ["commonName"], ["2.5.4.3"]] {
+        assert_eq!(names(&matcher), ["a.example", "alice"]);
+    }
+    assert_eq!(names(&["O"]), ["a.example", "Acme, Inc."]);
+    assert_eq!(names(&["OU", "L"]), ["a.example"]);
+    let text = certificate.alternative_names_text().unwrap();
+    assert!(text.starts_with("DNS:a.example, DirName:") && text.contains("O=Acme\\\\\\, Inc."), "{text}");
+}
+
 /// Which of two extensions counts is a matter of taste, so such a certificate is none.
 #[test]
 fn alternative_names_that_stand_twice_are_malformed() {
@@ -81,7 +105,7 @@ fn of_several_cns_none_counts() {
 
 #[test]
 fn a_list_keeps_names_apart() {
-    let name = |text: &str| SubjectName { kind: NameKind::Uri, text: text.to_owned() };
+    let name = |text: &str| AlternativeName::Uri(text.to_owned());
     assert_eq!(list(&[name("a, URI:b")]), "URI:a\\, URI:b");
     assert_eq!(list(&[name("a"), name("b\\")]), "URI:a, URI:b\\\\");
 }
