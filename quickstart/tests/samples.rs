@@ -75,6 +75,16 @@ async fn kong_yml_and_shim_yml_are_taken() {
         assert!(entities.plugins.iter().any(|other| guards(&other)));
     }
 
+    // What no plugin of ours takes away, this one does.
+    let transformer = entities.plugins.iter().find(|plugin| plugin.name == "request-transformer").unwrap();
+    assert_eq!(transformer.scope, kong_entities::Scope::default());
+    let removed: Vec<String> =
+        serde_json::from_value(transformer.config["remove"]["headers"].clone()).unwrap();
+    assert_eq!(
+        removed.iter().map(|name| name.to_lowercase()).collect::<Vec<_>>(),
+        client_cert::field::HANDOFF
+    );
+
     // The shim takes its file once the paths in it are there.
     let server_ca = Ca::root("server CA");
     server_ca.issue(Subject::server(&["payments.example.com"])).write(dir.path(), "default", &[]);
