@@ -41,21 +41,19 @@ pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemT
     if instance.config.anonymous.is_some() && pdk.is_authenticated().await {
         return leave_alone(pdk, &headers).await;
     }
-    match decide(instance, &headers, now) {
+    let identity = match decide(instance, &headers, now) {
         Ok(Caller::Consumer { consumer, credential }) => {
             pdk.authenticate(Some(&consumer), Some(&credential)).await;
             let mut identity = consumer_headers(&consumer);
             identity.push(("X-Credential-Identifier", credential.id));
-            pdk.set_request_headers(handoff::upstream_headers(&headers, identity)).await;
-            Verdict::Proceed
+            identity
         }
         Ok(Caller::Trusted { group, credential, identity }) => {
             match group {
                 Some(group) => pdk.set_authenticated_group(&group).await,
                 None => pdk.authenticate(None, Some(&credential)).await,
             }
-            pdk.set_request_headers(handoff::upstream_headers(&headers, identity)).await;
-            Verdict::Proceed
+            identity
         }
         Ok(Caller::Anonymous { consumer, denied }) => {
             if denied.reason() != Reason::NoCertificate {
@@ -64,15 +62,16 @@ pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemT
             pdk.authenticate(Some(&consumer), None).await;
             let mut identity = consumer_headers(&consumer);
             identity.push(("X-Anonymous-Consumer", "true".to_owned()));
-            pdk.set_request_headers(handoff::upstream_headers(&headers, identity)).await;
-            Verdict::Proceed
+            identity
         }
-        Err(denied) => refuse(pdk, denied).await,
-    }
+        Err(denied) => return refuse(pdk, denied).await,
+    };
+    pdk.set_request_headers(handoff::upstream_headers(&headers, identity)).await;
+    Verdict::Proceed
 }
 
-/// Somebody else has authenticated the request: all that is ours to do is to keep from the upstream
-/// what a client may not have set.
+/// Somebody else has authenticated the request: all that is ours to do is to keep from the upstream what a client may
+/// not have set.
 async fn leave_alone(pdk: &mut impl Pdk, headers: &Headers) -> Verdict {
     if handoff::may_be_incomplete(headers) {
         return refuse(pdk, Denied::because(Reason::TooManyHeaders)).await;
