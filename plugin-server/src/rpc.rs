@@ -60,11 +60,15 @@ impl Server {
         self.events.expire(now);
     }
 
-    async fn handle_event(&self, id: u64, phase: &str) -> ReplyBody {
+    async fn handle_event(&self, id: Option<u64>, phase: &str) -> ReplyBody {
         if phase != PHASE {
             tracing::error!(phase, "an event of a phase that the plugin does not have");
             return ReplyBody::Fault("the plugin has no such phase");
         }
+        let Some(id) = id else {
+            tracing::error!("an event without an instance");
+            return ReplyBody::Fault("no instance was named");
+        };
         let Some(instance) = self.instances.get(id) else { return ReplyBody::NoInstance { instance: id } };
         let (event, progress) = self
             .events

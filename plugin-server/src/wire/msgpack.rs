@@ -52,8 +52,9 @@ pub(crate) enum Call {
     CloseInstance {
         instance: u64,
     },
+    /// Kong 3.5 and 3.6 leave the instance out where they could not have one started.
     HandleEvent {
-        instance: u64,
+        instance: Option<u64>,
         phase: String,
     },
     /// All of `Step`, `StepCredential`, `StepConsumer`, …: they differ in the type of what the PDK call gave, which
@@ -231,7 +232,10 @@ fn decode_call(method: &str, args: &[Value]) -> Result<Call, WireError> {
         "CloseInstance" => Call::CloseInstance { instance: bare_id("CloseInstance without an id")? },
         "InstanceStatus" => Call::InstanceStatus { instance: bare_id("InstanceStatus without an id")? },
         "HandleEvent" => Call::HandleEvent {
-            instance: id("InstanceId", "HandleEvent without InstanceId")?,
+            instance: match arg.get("InstanceId") {
+                None if matches!(arg, Value::Map(_)) => None,
+                _ => Some(id("InstanceId", "HandleEvent with an InstanceId that is no id")?),
+            },
             phase: text("EventName", "HandleEvent without EventName")?,
         },
         // One name for all: which PDK call the data answers is known to the event.

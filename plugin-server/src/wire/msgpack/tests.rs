@@ -29,6 +29,7 @@ fn requests_are_found_however_the_stream_is_cut() {
     let stream = [
         message(json!([0, 1, "plugin.StartInstance", [{"Name": "mtls-auth", "Config": "x".repeat(300)}]])),
         message(json!([0, 70_000, "plugin.HandleEvent", [{"InstanceId": 4_503_599_627_370_496_u64, "EventName": "access"}]])),
+        message(json!([0, 2, "plugin.HandleEvent", [{"EventName": "access"}]])),
         message(json!([0, 3, "plugin.CloseInstance", [17]])),
         message(json!([0, 4, "plugin.StepMultiMap", [{"EventId": 9, "Data": {"host": ["a", "b"]}}]])),
         message(json!([0, 5, "plugin.Step", [{"EventId": 9}]])),
@@ -42,7 +43,8 @@ fn requests_are_found_however_the_stream_is_cut() {
     let hosts = Value::Array(vec![bytes("a"), bytes("b")]);
     let calls = [
         Call::StartInstance { plugin: "mtls-auth".into(), config: "x".repeat(300) },
-        Call::HandleEvent { instance: 1 << 52, phase: "access".into() },
+        Call::HandleEvent { instance: Some(1 << 52), phase: "access".into() },
+        Call::HandleEvent { instance: None, phase: "access".into() },
         Call::CloseInstance { instance: 17 },
         Call::Step { event: 9, data: Value::Map(vec![(bytes("host"), hosts)]) },
         Call::Step { event: 9, data: Value::Nil },
@@ -159,7 +161,8 @@ fn what_is_not_a_request_is_refused_with_what_is_wrong() {
         (message(json!([0, 1, "plugin.Step", []])), "without EventId"),
         (message(json!([0, 1, "plugin.Step", [{"EventId": "7"}]])), "without EventId"),
         (message(json!([0, 1, "plugin.HandleEvent", [{"InstanceId": 1}]])), "without EventName"),
-        (message(json!([0, 1, "plugin.HandleEvent", [7]])), "without InstanceId"),
+        (message(json!([0, 1, "plugin.HandleEvent", [7]])), "InstanceId that is no id"),
+        (message(json!([0, 1, "plugin.HandleEvent", [{"InstanceId": "7"}]])), "InstanceId that is no id"),
         (message(json!([0, 1, "plugin.StartInstance", [{"Name": "x"}]])), "without Config"),
         (message(json!([0, 1, "plugin.CloseInstance", [{"Id": 1}]])), "without an id"),
         (b"GET / HTTP/1.1\r\n".to_vec(), "not an array"),
