@@ -7,6 +7,7 @@ use kong_entities::{Consumer, Entities};
 
 use crate::certificate::Certificate;
 use crate::config::{Config, ConsumerField, GroupBy};
+use crate::details;
 use crate::handoff;
 use crate::instance::Instance;
 use crate::pdk::{Credential, Headers, LogLevel, Pdk, PdkFault};
@@ -42,10 +43,11 @@ pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemT
         return leave_alone(pdk, &headers).await;
     }
     let identity = match decide(instance, &headers, now) {
-        Ok(Caller::Consumer { consumer, credential }) => {
+        Ok(Caller::Consumer { consumer, credential, details }) => {
             pdk.authenticate(Some(&consumer), Some(&credential)).await;
             let mut identity = consumer_headers(&consumer);
-            identity.push(("X-Credential-Identifier", credential.id));
+            identity.push(("X-Credential-Identifier".into(), credential.id));
+            identity.extend(details);
             identity
         }
         Ok(Caller::Trusted { group, credential, identity }) => {
@@ -61,12 +63,13 @@ pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemT
             }
             pdk.authenticate(Some(&consumer), None).await;
             let mut identity = consumer_headers(&consumer);
-            identity.push(("X-Anonymous-Consumer", "true".to_owned()));
+            identity.push(("X-Anonymous-Consumer".into(), "true".into()));
             identity
         }
         Err(denied) => return refuse(pdk, denied).await,
     };
-    pdk.set_request_headers(handoff::upstream_headers(&headers, identity)).await;
+    let changes = handoff::upstream_headers(&headers, identity, details::names(&instance.config));
+    pdk.set_request_headers(changes).await;
     Verdict::Proceed
 }
 
@@ -96,10 +99,10 @@ async fn refuse(pdk: &mut impl Pdk, denied: Denied) -> Verdict {
 /// Who the caller is, as far as the instance wants to know.
 #[derive(Debug)]
 enum Caller {
-    /// Trusted, and mapped to a consumer.
-    Consumer { consumer: Arc<Consumer>, credential: Credential },
+    /// Trusted, and mapped to a consumer; with the headers about the certificate, where they are wanted.
+    Consumer { consumer: Arc<Consumer>, credential: Credential, details: Vec<(String, String)> },
     /// Trusted, which is enough in skip mode.
-    Trusted { group: Option<String>, credential: Credential, identity: Vec<(&'static str, String)> },
+    Trusted { group: Option<String>, credential: Credential, identity: Vec<(String, String)> },
     /// Not authenticated, and welcome all the same.
     Anonymous { consumer: Arc<Consumer>, denied: Denied },
 }
@@ -168,11 +171,12 @@ fn identify(
         let certificate = Certificate::from_der(&presented.leaf).map(Box::new);
         Denied { certificate, ..Denied::because(refusal) }
     })?;
+    let details = details::headers(&instance.config, &presented.leaf, verified.certificate());
     if instance.config.skip_consumer_lookup {
-        return Ok(trusted(&instance.config, &verified));
+        return Ok(trusted(&instance.config, &verified, details));
     }
     match find_consumer(instance, entities, &trust, &verified)? {
-        Some((consumer, credential)) => Ok(Caller::Consumer { consumer, credential }),
+        Some((consumer, credential)) => Ok(Caller::Consumer { consumer, credential, details }),
         None => Err(Denied {
             refusal: Reason::NoConsumer.into(),
             certificate: Some(Box::new(verified.certificate().clone())),
@@ -181,15 +185,16 @@ fn identify(
 }
 
 /// Skip mode: the certificate is the credential, and its subject may be a group.
-fn trusted(config: &Config, verified: &Verified) -> Caller {
+fn trusted(config: &Config, verified: &Verified, details: Vec<(String, String)>) -> Caller {
     let certificate = verified.certificate();
     let group = match config.authenticated_group_by {
         Some(GroupBy::Cn) => certificate.common_name.clone(),
         Some(GroupBy::Dn) => Some(certificate.subject.clone()),
         None => None,
     };
-    let mut identity = vec![("X-Client-Cert-Dn", certificate.subject.clone())];
-    identity.extend(certificate.alternative_names_text().map(|names| ("X-Client-Cert-San", names)));
+    let mut identity = vec![("X-Client-Cert-Dn".into(), certificate.subject.clone())];
+    identity.extend(certificate.alternative_names_text().map(|names| ("X-Client-Cert-San".into(), names)));
+    identity.extend(details);
     Caller::Trusted { group, credential: Credential { id: certificate.subject.clone() }, identity }
 }
 
@@ -234,10 +239,10 @@ fn configured_consumer(entities: &Entities, field: &str, name: &str) -> Result<A
     })
 }
 
-fn consumer_headers(consumer: &Consumer) -> Vec<(&'static str, String)> {
-    let mut headers = vec![("X-Consumer-ID", consumer.id.clone())];
-    headers.extend(consumer.username.clone().map(|username| ("X-Consumer-Username", username)));
-    headers.extend(consumer.custom_id.clone().map(|custom_id| ("X-Consumer-Custom-ID", custom_id)));
+fn consumer_headers(consumer: &Consumer) -> Vec<(String, String)> {
+    let mut headers = vec![("X-Consumer-ID".into(), consumer.id.clone())];
+    headers.extend(consumer.username.clone().map(|username| ("X-Consumer-Username".into(), username)));
+    headers.extend(consumer.custom_id.clone().map(|custom_id| ("X-Consumer-Custom-ID".into(), custom_id)));
     headers
 }
 

@@ -36,7 +36,7 @@ impl Certificate {
         Some(Self {
             subject: names::distinguished_name(parsed.subject()),
             issuer: names::distinguished_name(parsed.issuer()),
-            serial: hex(parsed.raw_serial()),
+            serial: serial(parsed.raw_serial()),
             fingerprint: hex(&Sha256::digest(der)),
             common_name: names::common_name(parsed.subject()),
             alternative_names: alternative_names(&parsed)?,
@@ -75,6 +75,15 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Option<Option<Vec<Alt
     Some(found)
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Without the byte that DER puts before a number whose first bit is set.
+fn serial(bytes: &[u8]) -> String {
+    hex(match bytes {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        all => all,
+    })
+}
+
+/// In lower case.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

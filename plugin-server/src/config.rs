@@ -1,5 +1,6 @@
 //! This knows the configuration of one plugin instance, as Kong sends it with StartInstance.
 
+use client_cert::field::{HANDOFF, IDENTITY, spells_any};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
@@ -27,6 +28,13 @@ pub(crate) struct Config {
     pub(crate) authenticated_group_by: Option<GroupBy>,
     #[serde(default)]
     pub(crate) allow_partial_chain: bool,
+    #[serde(default)]
+    pub(crate) inject_client_cert_details: bool,
+    pub(crate) client_cert_header_name: Option<String>,
+    pub(crate) client_serial_header_name: Option<String>,
+    pub(crate) client_cert_issuer_dn_header_name: Option<String>,
+    pub(crate) client_cert_subject_dn_header_name: Option<String>,
+    pub(crate) client_cert_fingerprint_header_name: Option<String>,
 }
 
 /// Where the client certificate comes from.
@@ -90,10 +98,34 @@ impl Config {
             return Err("config.ca_certificates: at least one is required".into());
         }
         self.check_credentials()?;
+        self.check_detail_headers()?;
         for (field, name) in [("anonymous", &self.anonymous), ("default_consumer", &self.default_consumer)] {
             if name.as_ref().is_some_and(String::is_empty) {
                 return Err(format!("config.{field}: it is empty"));
             }
+        }
+        Ok(())
+    }
+
+    /// A header of details must be one, and must not be one by which we say something else: an upstream would take what
+    /// stands in a certificate for what we say of it.
+    fn check_detail_headers(&self) -> Result<(), String> {
+        let headers = [
+            ("client_cert_header_name", &self.client_cert_header_name),
+            ("client_serial_header_name", &self.client_serial_header_name),
+            ("client_cert_issuer_dn_header_name", &self.client_cert_issuer_dn_header_name),
+            ("client_cert_subject_dn_header_name", &self.client_cert_subject_dn_header_name),
+            ("client_cert_fingerprint_header_name", &self.client_cert_fingerprint_header_name),
+        ];
+        let mut known: Vec<String> = Vec::new();
+        for (field, name) in headers {
+            let Some(name) = name else { continue };
+            check_header_name(name).map_err(|problem| format!("config.{field}: {problem}"))?;
+            let folded = name.to_ascii_lowercase().replace('_', "-");
+            if known.contains(&folded) {
+                return Err(format!("config.{field}: {name:?} is the name of another header, too"));
+            }
+            known.push(folded);
         }
         Ok(())
     }
@@ -124,6 +156,18 @@ impl Config {
                     || !self.credentials.is_empty()
                     || self.default_consumer.is_some())
     }
+}
+
+/// A field name (RFC 9110, section 5.1) that is none of those that the plugin guards.
+fn check_header_name(name: &str) -> Result<(), String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(format!("{name:?} is no header name"));
+    }
+    if spells_any(name.as_bytes(), &HANDOFF) || spells_any(name.as_bytes(), &IDENTITY) {
+        return Err(format!("{name:?} says something else"));
+    }
+    Ok(())
 }
 
 /// Whether two entries name the same CA: ids in any case, PEM as it stands.

@@ -57,19 +57,21 @@ pub(crate) fn may_be_incomplete(headers: &Headers) -> bool {
 }
 
 /// What to change in the request: sets `identity`, and removes every spelling of what a client must not set or an
-/// upstream must not see.
-pub(crate) fn upstream_headers(
+/// upstream must not see, which `also` adds to.
+pub(crate) fn upstream_headers<'a>(
     headers: &Headers,
-    identity: Vec<(&'static str, String)>,
+    identity: Vec<(String, String)>,
+    also: impl Iterator<Item = &'a str>,
 ) -> Vec<(String, Option<String>)> {
+    let also: Vec<_> = also.map(|name| name.to_ascii_lowercase().replace('_', "-")).collect();
     let removed = headers
         .iter()
-        .filter(|(name, _)| is_guarded(name))
+        .filter(|(name, _)| is_guarded(name) || also.iter().any(|other| field::spells(name, other)))
         .filter_map(|(name, _)| String::from_utf8(name.clone()).ok())
         .filter(|name| !identity.iter().any(|(set, _)| set.eq_ignore_ascii_case(name)))
         .map(|name| (name, None));
     let mut changes: Vec<_> = removed.collect();
-    changes.extend(identity.into_iter().map(|(name, value)| (name.to_owned(), Some(value))));
+    changes.extend(identity.into_iter().map(|(name, value)| (name, Some(value))));
     changes
 }
 

@@ -9,6 +9,7 @@ mod access;
 mod certificate;
 mod cli;
 mod config;
+mod details;
 mod event;
 mod handoff;
 mod ids;

@@ -101,5 +101,14 @@ fn config_fields() -> Value {
             "type": "boolean", "required": true, "default": false,
             "description": "An intermediate among ca_certificates is enough of an anchor.",
         }},
+        {"inject_client_cert_details": {
+            "type": "boolean", "required": true, "default": false,
+            "description": "Tells the upstream about the certificate, in the five headers named here.",
+        }},
+        {"client_cert_header_name": {"type": "string", "default": "X-Client-Cert"}},
+        {"client_serial_header_name": {"type": "string", "default": "X-Client-Cert-Serial"}},
+        {"client_cert_issuer_dn_header_name": {"type": "string", "default": "X-Client-Cert-Issuer-DN"}},
+        {"client_cert_subject_dn_header_name": {"type": "string", "default": "X-Client-Cert-Subject-DN"}},
+        {"client_cert_fingerprint_header_name": {"type": "string", "default": "X-Client-Cert-Fingerprint"}},
     ])
 }

@@ -417,6 +417,45 @@ async fn what_a_client_may_not_set_goes_in_every_spelling_and_nothing_else_does(
 }
 
 #[tokio::test]
+async fn details_of_a_verified_certificate_go_on_where_they_are_wanted_and_nobody_elses() {
+    let world = World::new();
+    let wanted = json!({
+        "inject_client_cert_details": true, "anonymous": "anon",
+        "client_cert_subject_dn_header_name": "X-Subject_DN", "client_serial_header_name": "X-Serial",
+    });
+    let forged = [("x-subject-dn", "f"), ("x_subject_dn", "f"), ("x_serial", "f"), ("x-serial", "f")];
+    let instance = world.instance(wanted);
+    let seen = |kong: &FakeKong| {
+        let mut about: Vec<_> = kong.upstream();
+        about.retain(|(name, _)| name.contains("subject") || name.contains("serial"));
+        about
+    };
+    let mut headers = world.leaf(Subject::client("alice"));
+    headers.extend(self::headers(&forged));
+    let (_, kong) = run(&instance, headers).await;
+    let about = seen(&kong);
+    assert_eq!(
+        (about.len(), &about[1]),
+        (2, &("x-subject_dn".to_owned(), "CN=alice".to_owned())),
+        "{about:?}"
+    );
+
+    // Neither for a certificate that is not trusted, nor from a client without any.
+    let mut headers = world.leaf(Subject::client("alice").expired());
+    headers.extend(self::headers(&forged));
+    for headers in [headers, self::headers(&forged)] {
+        let (verdict, kong) = run(&instance, headers).await;
+        assert_eq!((verdict, seen(&kong)), (Verdict::Proceed, vec![]));
+    }
+
+    let skip = json!({
+        "inject_client_cert_details": true, "skip_consumer_lookup": true, "client_serial_header_name": "X-Serial",
+    });
+    let (_, kong) = run(&world.instance(skip), world.leaf(Subject::client("anybody"))).await;
+    assert_eq!(seen(&kong).len(), 1);
+}
+
+#[tokio::test]
 async fn a_request_with_more_headers_than_kong_shows_is_refused_even_where_anybody_may_pass() {
     let world = World::new();
     let many = |count: usize| {

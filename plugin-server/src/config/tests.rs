@@ -90,12 +90,30 @@ fn a_wrong_field_is_named() {
             with("credentials", json!([{"subject_name": "a", "consumer": "b", "ca_certificate": "other"}])),
             "config.credentials[0].ca_certificate: it is not among",
         ),
+        (
+            with("client_cert_header_name", json!("no name")),
+            "config.client_cert_header_name: \"no name\" is no header name",
+        ),
+        (
+            with("client_serial_header_name", json!("")),
+            "config.client_serial_header_name: \"\" is no header name",
+        ),
+        (with("client_cert_header_name", json!("X_Consumer_ID")), "says something else"),
+        (with("client_cert_header_name", json!("Client-Cert")), "says something else"),
         (json!([1]), "config: not a JSON object"),
     ] {
         let problem = read(config.clone()).unwrap_err();
         assert!(problem.contains(says), "{config}: {problem}");
     }
     assert!(Config::from_json("{").unwrap_err().contains("config: "));
+}
+
+#[test]
+fn two_details_do_not_share_a_header() {
+    let mut config = with("client_cert_header_name", json!("X-Same"));
+    config["client_cert_fingerprint_header_name"] = json!("x_same");
+    let problem = read(config).unwrap_err();
+    assert!(problem.starts_with("config.client_cert_fingerprint_header_name: "), "{problem}");
 }
 
 #[test]
