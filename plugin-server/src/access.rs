@@ -40,7 +40,7 @@ pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemT
         Err(PdkFault) => return refuse(pdk, Denied::because(Reason::Internal)).await,
     };
     if instance.config.anonymous.is_some() && pdk.is_authenticated().await {
-        return leave_alone(pdk, &headers).await;
+        return leave_alone(pdk, instance, &headers).await;
     }
     let identity = match decide(instance, &headers, now) {
         Ok(Caller::Consumer { consumer, credential, details }) => {
@@ -75,11 +75,11 @@ pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemT
 
 /// Somebody else has authenticated the request: all that is ours to do is to keep from the upstream what a client may
 /// not have set.
-async fn leave_alone(pdk: &mut impl Pdk, headers: &Headers) -> Verdict {
+async fn leave_alone(pdk: &mut impl Pdk, instance: &Instance, headers: &Headers) -> Verdict {
     if handoff::may_be_incomplete(headers) {
         return refuse(pdk, Denied::because(Reason::TooManyHeaders)).await;
     }
-    let removed = handoff::foreign_headers(headers);
+    let removed = handoff::foreign_headers(headers, details::names(&instance.config));
     if !removed.is_empty() {
         pdk.set_request_headers(removed).await;
     }

@@ -63,31 +63,42 @@ pub(crate) fn upstream_headers<'a>(
     identity: Vec<(String, String)>,
     also: impl Iterator<Item = &'a str>,
 ) -> Vec<(String, Option<String>)> {
-    let also: Vec<_> = also.map(|name| name.to_ascii_lowercase().replace('_', "-")).collect();
-    let removed = headers
-        .iter()
-        .filter(|(name, _)| is_guarded(name) || also.iter().any(|other| field::spells(name, other)))
-        .filter_map(|(name, _)| String::from_utf8(name.clone()).ok())
-        .filter(|name| !identity.iter().any(|(set, _)| set.eq_ignore_ascii_case(name)))
-        .map(|name| (name, None));
-    let mut changes: Vec<_> = removed.collect();
+    let also = folded(also);
+    let is_set = |name: &str| identity.iter().any(|(set, _)| set.eq_ignore_ascii_case(name));
+    let mut changes = removed(headers, |name| {
+        field::spells_any(name, &field::HANDOFF)
+            || field::spells_any(name, &field::IDENTITY)
+            || also.iter().any(|other| field::spells(name, other))
+    });
+    changes.retain(|(name, _)| !is_set(name));
     changes.extend(identity.into_iter().map(|(name, value)| (name, Some(value))));
     changes
 }
 
 /// What to remove where an earlier plugin has authenticated the request. The headers that it set stay; Kong writes them
-/// with hyphens only, so the other spellings are a client's.
-pub(crate) fn foreign_headers(headers: &Headers) -> Vec<(String, Option<String>)> {
-    headers
-        .iter()
-        .filter(|(name, _)| {
-            field::spells_any(name, &field::HANDOFF)
-                || name.contains(&b'_') && field::spells_any(name, &field::IDENTITY)
-        })
-        .filter_map(|(name, _)| Some((String::from_utf8(name.clone()).ok()?, None)))
-        .collect()
+/// with hyphens only, so the other spellings are a client's. What `also` names is ours alone to set.
+pub(crate) fn foreign_headers<'a>(
+    headers: &Headers,
+    also: impl Iterator<Item = &'a str>,
+) -> Vec<(String, Option<String>)> {
+    let also = folded(also);
+    removed(headers, |name| {
+        field::spells_any(name, &field::HANDOFF)
+            || name.contains(&b'_') && field::spells_any(name, &field::IDENTITY)
+            || also.iter().any(|other| field::spells(name, other))
+    })
 }
 
-fn is_guarded(name: &[u8]) -> bool {
-    field::spells_any(name, &field::HANDOFF) || field::spells_any(name, &field::IDENTITY)
+/// Names in the form that [`field::spells`] compares with.
+fn folded<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    names.map(|name| name.to_ascii_lowercase().replace('_', "-")).collect()
+}
+
+fn removed(headers: &Headers, unwanted: impl Fn(&[u8]) -> bool) -> Vec<(String, Option<String>)> {
+    headers
+        .iter()
+        .filter(|(name, _)| unwanted(name))
+        // What spells one of ours is ASCII.
+        .filter_map(|(name, _)| Some((String::from_utf8(name.clone()).ok()?, None)))
+        .collect()
 }

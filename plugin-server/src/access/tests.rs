@@ -349,9 +349,11 @@ async fn anonymous_lets_everybody_in_as_that_consumer() {
 #[tokio::test]
 async fn with_anonymous_whom_an_earlier_plugin_authenticated_is_left_alone() {
     let world = World::new();
-    let instance = world.instance(json!({"anonymous": "anon"}));
+    let details = json!({"anonymous": "anon", "inject_client_cert_details": true, "client_serial_header_name": "X-Serial"});
+    let instance = world.instance(details);
     let mut headers = world.leaf(Subject::client("alice"));
-    headers.extend(self::headers(&[("x-consumer-username", "early"), ("x_consumer_username", "forged")]));
+    let forged = [("x_consumer_username", "forged"), ("x-serial", "forged"), ("x_serial", "forged")];
+    headers.extend(self::headers(&[&[("x-consumer-username", "early")], &forged[..]].concat()));
     let mut kong = FakeKong { headers, authenticated_before: true, ..FakeKong::default() };
     assert_eq!(access(&mut kong, &instance, SystemTime::now()).await, Verdict::Proceed);
     assert_eq!(kong.calls, ["get_headers", "get_credential", "set_headers"]);
