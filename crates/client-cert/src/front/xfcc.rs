@@ -11,9 +11,10 @@
 //! # Why only one element is taken
 //! The first may be the client's own. The last is the nearest proxy's, and yet it cannot be told with certainty: Envoy
 //! writes the URIs and DNS names of the certificate without quotes or escapes, so a client whose certificate has the
-//! URI `x,Hash=…;Cert="…"` makes a last element of its own. Nor is the last one the client's where proxies speak TLS with
-//! each other: then it is the certificate of the proxy before, and every client would pass as that. So more than one
-//! element is refused, and the front is to be set to `SANITIZE_SET`.
+//! URI `x,Hash=…;Cert="…"` makes a last element of its own; and that such a certificate is trusted is decided only here.
+//! Nor is the last one the client's where proxies speak TLS with each other: then it is the certificate of the proxy
+//! before, and every client would pass as that. So more than one element is refused, and the front is to be set to
+//! `SANITIZE_SET`.
 //!
 //! Within the element, `Hash` is required: Envoy writes it before all that a certificate can spell, so that a `Cert` in
 //! a URI is given away by it or by a key that stands twice.
