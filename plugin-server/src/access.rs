@@ -12,6 +12,7 @@ use crate::handoff;
 use crate::instance::Instance;
 use crate::pdk::{Credential, Headers, LogLevel, Pdk, PdkFault};
 use crate::reason::{Reason, Refusal};
+use crate::source;
 use crate::trust::Trust;
 use crate::verify::Verified;
 
@@ -42,7 +43,7 @@ pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemT
     if instance.config.anonymous.is_some() && pdk.is_authenticated().await {
         return leave_alone(pdk, instance, &headers).await;
     }
-    let identity = match decide(instance, &headers, now) {
+    let identity = match decide(pdk, instance, &headers, now).await {
         Ok(Caller::Consumer { consumer, credential, details }) => {
             pdk.authenticate(Some(&consumer), Some(&credential)).await;
             let mut identity = consumer_headers(&consumer);
@@ -68,7 +69,7 @@ pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemT
         }
         Err(denied) => return refuse(pdk, denied).await,
     };
-    let changes = handoff::upstream_headers(&headers, identity, details::names(&instance.config));
+    let changes = handoff::upstream_headers(&headers, identity, instance.own_headers());
     pdk.set_request_headers(changes).await;
     Verdict::Proceed
 }
@@ -79,7 +80,7 @@ async fn leave_alone(pdk: &mut impl Pdk, instance: &Instance, headers: &Headers)
     if handoff::may_be_incomplete(headers) {
         return refuse(pdk, Denied::because(Reason::TooManyHeaders)).await;
     }
-    let removed = handoff::foreign_headers(headers, details::names(&instance.config));
+    let removed = handoff::foreign_headers(headers, instance.own_headers());
     if !removed.is_empty() {
         pdk.set_request_headers(removed).await;
     }
@@ -139,14 +140,19 @@ impl Denied {
     }
 }
 
-/// The decision: a function of the request's headers, the instance, the entities and the time.
-fn decide(instance: &Instance, headers: &Headers, now: SystemTime) -> Result<Caller, Denied> {
+/// The decision, by what the request carries, the instance, the entities and the time.
+async fn decide(
+    pdk: &mut impl Pdk,
+    instance: &Instance,
+    headers: &Headers,
+    now: SystemTime,
+) -> Result<Caller, Denied> {
     // Before anything else, for `anonymous` must not let through what could not be looked at.
     if handoff::may_be_incomplete(headers) {
         return Err(Denied::because(Reason::TooManyHeaders));
     }
     let entities = instance.entities();
-    let denied = match identify(instance, &entities, headers, now) {
+    let denied = match identify(pdk, instance, &entities, headers, now).await {
         Err(denied) if !denied.reason().is_fault() => denied,
         settled => return settled,
     };
@@ -159,13 +165,14 @@ fn decide(instance: &Instance, headers: &Headers, now: SystemTime) -> Result<Cal
     }
 }
 
-fn identify(
+async fn identify(
+    pdk: &mut impl Pdk,
     instance: &Instance,
     entities: &Arc<Entities>,
     headers: &Headers,
     now: SystemTime,
 ) -> Result<Caller, Denied> {
-    let presented = handoff::presented(headers, instance.proof_key(), now).map_err(Denied::because)?;
+    let presented = source::presented(pdk, instance, headers, now).await.map_err(Denied::because)?;
     let trust = instance.trust(entities).map_err(Denied::because)?;
     let verified = instance.verify(&trust, &presented, now).map_err(|refusal| {
         let certificate = Certificate::from_der(&presented.leaf).map(Box::new);

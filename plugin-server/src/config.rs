@@ -1,10 +1,12 @@
 //! This knows the configuration of one plugin instance, as Kong sends it with StartInstance.
 
-use client_cert::field::{HANDOFF, IDENTITY, spells_any};
+use client_cert::field::{CLIENT_CERT, HANDOFF, IDENTITY, spells, spells_any};
+use client_cert::front::Format;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::names::AttributeType;
+use crate::source::Source;
 
 /// The configuration of an instance, checked.
 ///
@@ -12,7 +14,12 @@ use crate::names::AttributeType;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    pub(crate) certificate_source: CertificateSource,
+    certificate_source: CertificateSource,
+    certificate_header_name: Option<String>,
+    certificate_header_format: Option<Format>,
+    /// Missing means null, and to believe anybody takes more than that.
+    #[serde(default = "yes")]
+    secure_source: bool,
     #[serde(deserialize_with = "lua_list")]
     pub(crate) ca_certificates: Vec<String>,
     #[serde(default, deserialize_with = "lua_list")]
@@ -37,12 +44,13 @@ pub(crate) struct Config {
     pub(crate) client_cert_fingerprint_header_name: Option<String>,
 }
 
-/// Where the client certificate comes from.
+/// `certificate_source`; see [`Source`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum CertificateSource {
-    /// The headers of `tls-shim`, with its proof.
+enum CertificateSource {
     Shim,
+    Header,
+    Tls,
 }
 
 /// A field of a consumer that a name in a certificate may match.
@@ -93,7 +101,42 @@ impl Config {
         Ok(config)
     }
 
+    /// Where certificates come from.
+    ///
+    /// # Errors
+    /// Names the field that is missing, or that means nothing with this source.
+    pub(crate) fn source(&self) -> Result<Source, String> {
+        let name = self.certificate_header_name.clone();
+        let format = self.certificate_header_format;
+        if self.certificate_source != CertificateSource::Header {
+            let unused = [("name", name.is_some()), ("format", format.is_some())];
+            if let Some((field, _)) = unused.into_iter().find(|(_, is_set)| *is_set) {
+                return Err(format!(
+                    "config.certificate_header_{field}: only with certificate_source: header"
+                ));
+            }
+        }
+        Ok(match self.certificate_source {
+            CertificateSource::Shim => Source::Shim,
+            CertificateSource::Tls => Source::Tls,
+            CertificateSource::Header => {
+                let required = |field| {
+                    format!("config.certificate_header_{field}: required with certificate_source: header")
+                };
+                let name = name.ok_or_else(|| required("name"))?;
+                // Our shim's own header may carry it, as RFC 9440 has it.
+                if !spells(name.as_bytes(), CLIENT_CERT) {
+                    check_header_name(&name)
+                        .map_err(|problem| format!("config.certificate_header_name: {problem}"))?;
+                }
+                let format = format.ok_or_else(|| required("format"))?;
+                Source::Header { name, format, secure: self.secure_source }
+            }
+        })
+    }
+
     fn check(&self) -> Result<(), String> {
+        self.source()?;
         if self.ca_certificates.is_empty() {
             return Err("config.ca_certificates: at least one is required".into());
         }
@@ -178,6 +221,10 @@ pub(crate) fn same_ca(entry: &str, other: &str) -> bool {
 /// Whether an entry of `ca_certificates` is PEM; it is the id of an entity otherwise.
 pub(crate) fn is_pem(entry: &str) -> bool {
     entry.contains("-----BEGIN ")
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What Kong adds to the fields of the schema.

@@ -79,15 +79,14 @@ mod tests {
             let leaf = root.issue(Subject::client("alice"));
             leaf.write(dir.path(), "leaf", &[]);
             let certificate = Certificate::from_der(&leaf.der).unwrap();
-            let config = Config {
-                inject_client_cert_details: true,
-                client_cert_header_name: Some("C".into()),
-                client_serial_header_name: Some("N".into()),
-                client_cert_issuer_dn_header_name: Some("I".into()),
-                client_cert_subject_dn_header_name: None,
-                client_cert_fingerprint_header_name: Some("F".into()),
-                ..Config::from_json(r#"{"certificate_source": "shim", "ca_certificates": ["x"]}"#).unwrap()
-            };
+            let config = Config::from_json(
+                r#"{
+                    "certificate_source": "shim", "ca_certificates": ["x"], "inject_client_cert_details": true,
+                    "client_cert_header_name": "C", "client_serial_header_name": "N",
+                    "client_cert_issuer_dn_header_name": "I", "client_cert_fingerprint_header_name": "F"
+                }"#,
+            )
+            .unwrap();
             let ours = headers(&config, &leaf.der, &certificate);
             let output = std::process::Command::new("openssl")
                 .args(["x509", "-serial", "-issuer", "-fingerprint", "-nameopt", "RFC2253", "-in"])

@@ -10,9 +10,12 @@ use kong_entities::{Entities, Watched};
 
 use crate::certificate::Certificate;
 use crate::config::Config;
+use crate::details;
 use crate::ids;
 use crate::mapping::Mappings;
+use crate::pdk::Pdk;
 use crate::reason::{Reason, Refusal};
+use crate::source::Source;
 use crate::trust::Trust;
 use crate::verify::{self, Verified};
 
@@ -22,6 +25,9 @@ pub(crate) const IDLE: Duration = Duration::from_secs(3600);
 
 /// How many verified certificates are remembered, over all instances: a few kilobytes each.
 const VERIFIED_CERTIFICATES: u64 = 10_000;
+
+/// How many addresses an instance remembers whether Kong trusts them.
+const PEERS: u64 = 1_000;
 
 /// What all instances share.
 pub(crate) struct Shared {
@@ -45,6 +51,10 @@ impl Shared {
 pub(crate) struct Instance {
     pub(crate) config: Config,
     pub(crate) mappings: Mappings,
+    pub(crate) source: Source,
+    /// Whether Kong trusts the addresses that requests came from. Kong's `trusted_ips` change only with new workers,
+    /// which start instances of their own.
+    peers: moka::sync::Cache<String, bool>,
     shared: Arc<Shared>,
     resolved: Mutex<Resolved>,
     used: Mutex<Instant>,
@@ -72,6 +82,8 @@ impl Instance {
         let entities = shared.entities();
         let trust = resolve(&config, &shared, &entities)?;
         Ok(Self {
+            source: config.source()?,
+            peers: moka::sync::Cache::new(PEERS),
             config,
             mappings,
             shared,
@@ -83,6 +95,33 @@ impl Instance {
     /// Kong's entities as they are now.
     pub(crate) fn entities(&self) -> Arc<Entities> {
         self.shared.entities()
+    }
+
+    /// The headers that an instance guards besides those that all guard: nobody may set them but us, and what carries
+    /// the certificate to Kong does not go on to the upstream.
+    pub(crate) fn own_headers(&self) -> impl Iterator<Item = &str> {
+        let carrier = match &self.source {
+            Source::Header { name, .. } => Some(name.as_str()),
+            Source::Shim | Source::Tls => None,
+        };
+        details::names(&self.config).chain(carrier)
+    }
+
+    /// Whether the request came from an address that Kong trusts. One call, and a second one for a new address.
+    ///
+    /// # Errors
+    /// It did not, or nobody knows where it came from.
+    pub(crate) async fn check_peer(&self, pdk: &mut impl Pdk) -> Result<(), Refusal> {
+        let Some(address) = pdk.client_ip().await else { return Err(Reason::UntrustedSource.into()) };
+        let is_trusted = match self.peers.get(&address) {
+            Some(known) => known,
+            None => {
+                let is_trusted = pdk.is_trusted_ip(&address).await;
+                self.peers.insert(address.clone(), is_trusted);
+                is_trusted
+            }
+        };
+        if is_trusted { Ok(()) } else { Err(Refusal::with(Reason::UntrustedSource, address)) }
     }
 
     /// The key that proofs are made with.

@@ -21,6 +21,7 @@ mod reason;
 mod rpc;
 mod schema;
 mod serve;
+mod source;
 mod trust;
 mod verify;
 mod wire;

@@ -32,6 +32,16 @@ pub(crate) trait Pdk {
     /// `kong.client.get_credential`: whether an earlier plugin authenticated the request.
     async fn is_authenticated(&mut self) -> bool;
 
+    /// `kong.client.get_ip`: the address that connected to Kong. None where Kong has none.
+    async fn client_ip(&mut self) -> Option<String>;
+
+    /// `kong.ip.is_trusted`: whether an address is one of Kong's `trusted_ips`.
+    async fn is_trusted_ip(&mut self, address: &str) -> bool;
+
+    /// `kong.client.tls.get_full_client_certificate_chain`, in PEM: what a client presented to Kong's own listener. None
+    /// where it presented nothing, was not asked, or speaks no TLS.
+    async fn client_certificate_chain(&mut self) -> Option<Vec<u8>>;
+
     /// `kong.client.authenticate`. At least one must be given.
     async fn authenticate(&mut self, consumer: Option<&Consumer>, credential: Option<&Credential>);
 

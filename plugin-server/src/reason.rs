@@ -13,6 +13,8 @@ pub(crate) enum Reason {
     ProofInvalid,
     /// The hand-off or the certificate in it cannot be decoded, stands twice or is over the limits.
     Malformed,
+    /// A certificate header came from an address that is none of Kong's `trusted_ips`.
+    UntrustedSource,
     /// The request has more headers than can be looked through.
     TooManyHeaders,
     /// No chain leads to a CA of this instance.
@@ -42,6 +44,7 @@ impl Reason {
             Self::ProofExpired => "proof_expired",
             Self::ProofInvalid => "proof_invalid",
             Self::Malformed => "malformed",
+            Self::UntrustedSource => "untrusted_source",
             Self::TooManyHeaders => "too_many_headers",
             Self::Untrusted => "untrusted",
             Self::Expired => "expired",

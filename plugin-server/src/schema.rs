@@ -45,14 +45,38 @@ fn schema() -> Value {
             }},
             {"config": {"type": "record", "required": true, "fields": config_fields()}},
         ],
+        "entity_checks": [
+            required_with_header_source("config.certificate_header_name"),
+            required_with_header_source("config.certificate_header_format"),
+        ],
     })
+}
+
+fn required_with_header_source(field: &str) -> Value {
+    json!({"conditional": {
+        "if_field": "config.certificate_source", "if_match": {"eq": "header"},
+        "then_field": field, "then_match": {"required": true},
+    }})
 }
 
 fn config_fields() -> Value {
     json!([
         {"certificate_source": {
-            "type": "string", "required": true, "default": "shim", "one_of": ["shim"],
-            "description": "Where the client certificate comes from: the headers of tls-shim, with its proof.",
+            "type": "string", "required": true, "default": "shim", "one_of": ["shim", "header", "tls"],
+            "description": "Where the client certificate comes from: the headers of tls-shim with its proof, a header of \
+                            another TLS front, or Kong's own TLS listener.",
+        }},
+        {"certificate_header_name": {
+            "type": "string", "len_min": 1,
+            "description": "With certificate_source header: the header that the front sets.",
+        }},
+        {"certificate_header_format": {
+            "type": "string", "one_of": ["base64_encoded", "url_encoded"],
+            "description": "With certificate_source header: DER in base64, or PEM percent-encoded.",
+        }},
+        {"secure_source": {
+            "type": "boolean", "required": true, "default": true,
+            "description": "With certificate_source header: it counts only from Kong's trusted_ips.",
         }},
         {"ca_certificates": {
             "type": "array", "required": true, "len_min": 1,

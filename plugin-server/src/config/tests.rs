@@ -59,7 +59,14 @@ fn a_wrong_field_is_named() {
         (with("ca_certificates", json!("x")), "config.ca_certificates: invalid type: string"),
         (with("ca_certificates", json!(["x", 7])), "config.ca_certificates[1]: invalid type: integer"),
         (with("ca_certificates", json!({"a": 1})), "config.ca_certificates"),
-        (with("certificate_source", json!("tls")), "config.certificate_source: unknown variant `tls`"),
+        (with("certificate_source", json!("env")), "config.certificate_source: unknown variant `env`"),
+        (with("certificate_source", json!("header")), "config.certificate_header_name: required with"),
+        (with("certificate_header_name", json!("X-A")), "config.certificate_header_name: only with"),
+        (
+            with("certificate_header_format", json!("url_encoded")),
+            "config.certificate_header_format: only with",
+        ),
+        (with("secure_source", json!("no")), "config.secure_source: invalid type: string"),
         (with("consumer_by", json!(["id"])), "config.consumer_by[0]: unknown variant `id`"),
         (with("authenticated_group_by", json!("O")), "config.authenticated_group_by: unknown variant `O`"),
         (with("skip_consumer_lookup", json!("yes")), "config.skip_consumer_lookup: invalid type: string"),
@@ -109,6 +116,37 @@ fn a_wrong_field_is_named() {
 }
 
 #[test]
+fn a_header_source_needs_a_name_and_a_format() {
+    let header = |fields: Value| {
+        let mut config = with("certificate_source", json!("header"));
+        config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        read(config).and_then(|config| config.source())
+    };
+    for (fields, says) in [
+        (json!({"certificate_header_name": "X-A"}), "config.certificate_header_format: required"),
+        (
+            json!({"certificate_header_name": "X A", "certificate_header_format": "url_encoded"}),
+            "is no header name",
+        ),
+        (
+            json!({"certificate_header_name": "x_consumer_id", "certificate_header_format": "url_encoded"}),
+            "says something",
+        ),
+        (
+            json!({"certificate_header_name": "X-A", "certificate_header_format": "pem"}),
+            "unknown variant `pem`",
+        ),
+    ] {
+        let problem = header(fields.clone()).unwrap_err();
+        assert!(problem.contains(says), "{fields}: {problem}");
+    }
+    // Missing means null, and null is no leave to believe anybody.
+    let fields =
+        json!({"certificate_header_name": "Client-Cert", "certificate_header_format": "base64_encoded"});
+    assert!(matches!(header(fields).unwrap(), Source::Header { secure: true, .. }));
+}
+
+#[test]
 fn two_details_do_not_share_a_header() {
     let mut config = with("client_cert_header_name", json!("X-Same"));
     config["client_cert_fingerprint_header_name"] = json!("x_same");
@@ -145,7 +183,10 @@ fn schema_and_configuration_know_the_same_fields_and_values() {
     let mut config = Map::new();
     for (name, field) in schema_fields() {
         let example = match field["type"].as_str().unwrap() {
+            // The source with which all the others mean something.
+            _ if name == "certificate_source" => json!("header"),
             _ if !field["default"].is_null() => field["default"].clone(),
+            "string" if !field["one_of"].is_null() => field["one_of"][0].clone(),
             "string" => json!("some"),
             "array" => json!([PEM_OR_ID]),
             other => panic!("{name}: no example for {other}"),
@@ -176,12 +217,20 @@ fn schema_and_configuration_know_the_same_fields_and_values() {
     }
 
     // Each value that Kong lets through is one that we know.
+    let taken = |name: &str, value: Value| {
+        let mut config = config.clone();
+        config.insert(name.to_owned(), value);
+        if config["certificate_source"] != "header" {
+            config.retain(|name, _| !name.starts_with("certificate_header_"));
+        }
+        read(Value::Object(config)).unwrap();
+    };
     for (name, field) in schema_fields() {
         for value in field["one_of"].as_array().into_iter().flatten() {
-            read(with(&name, value.clone())).unwrap();
+            taken(&name, value.clone());
         }
         for value in field["elements"]["one_of"].as_array().into_iter().flatten() {
-            read(with(&name, json!([value]))).unwrap();
+            taken(&name, json!([value]));
         }
     }
 }

@@ -13,16 +13,21 @@ use crate::config::Config;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn config(cas: &[&Ca], partial_chain: bool) -> Config {
-    let pem: Vec<_> = cas.iter().map(|ca| ca.pem()).collect();
+fn config(ca_certificates: &[&str], partial_chain: bool) -> Config {
     let config = serde_json::json!({
-        "certificate_source": "shim", "ca_certificates": pem, "allow_partial_chain": partial_chain,
+        "certificate_source": "shim", "ca_certificates": ca_certificates, "allow_partial_chain": partial_chain,
     });
     Config::from_json(&config.to_string()).unwrap()
 }
 
 fn trust(cas: &[&Ca]) -> Trust {
-    Trust::resolve(&config(cas, false), None).unwrap()
+    resolve(cas, false)
+}
+
+fn resolve(cas: &[&Ca], partial_chain: bool) -> Trust {
+    let pem: Vec<_> = cas.iter().map(|ca| ca.pem()).collect();
+    let pem: Vec<_> = pem.iter().map(String::as_str).collect();
+    Trust::resolve(&config(&pem, partial_chain), None).unwrap()
 }
 
 fn presented(leaf: &Leaf, chain: &[&Ca]) -> Presented {
@@ -98,7 +103,7 @@ fn an_intermediate_anchors_only_where_partial_chains_are_allowed() {
     let root = Ca::root("root");
     let issuing = root.intermediate("issuing");
     let leaf = presented(&issuing.issue(Subject::client("alice")), &[]);
-    let resolve = |partial| Trust::resolve(&config(&[&issuing], partial), None).unwrap();
+    let resolve = |partial| resolve(&[&issuing], partial);
     assert_eq!(outcome(&resolve(false), &leaf), Err(Reason::Untrusted));
     assert!(outcome(&resolve(true), &leaf).is_ok());
     // And then only for what it issued.
@@ -199,8 +204,7 @@ fn signatures_and_keys_that_can_be_forged_are_refused() {
         (2048, 512, MessageDigest::sha256(), false),
     ] {
         let (ca, leaf) = signed_with(ca_bits, leaf_bits, digest);
-        let config = Config { ca_certificates: vec![ca], ..config(&[&Ca::root("any")], false) };
-        let trust = Trust::resolve(&config, None).unwrap();
+        let trust = Trust::resolve(&config(&[&ca], false), None).unwrap();
         // OpenSSL's clock has whole seconds, and `not_before` was now.
         let now = SystemTime::now() + Duration::from_secs(1);
         let verified = verify_at(&trust, &Presented { leaf, chain: vec![] }, now).map(drop);
@@ -237,12 +241,10 @@ fn what_is_no_ca_is_refused_as_anchor_and_named() {
         (id, "--declarative-config"),
         ("", "not PEM"),
     ] {
-        let config =
-            Config { ca_certificates: vec![root.pem(), entry.to_owned()], ..config(&[&root], false) };
-        let problem = Trust::resolve(&config, None).unwrap_err();
+        let problem = Trust::resolve(&config(&[&root.pem(), entry], false), None).unwrap_err();
         assert!(problem.starts_with("config.ca_certificates[1]: ") && problem.contains(says), "{problem}");
     }
-    let config = Config { ca_certificates: vec![id.to_owned()], ..config(&[&root], false) };
-    let problem = Trust::resolve(&config, Some(&kong_entities::Entities::default())).unwrap_err();
+    let problem =
+        Trust::resolve(&config(&[id], false), Some(&kong_entities::Entities::default())).unwrap_err();
     assert!(problem.contains(id), "{problem}");
 }

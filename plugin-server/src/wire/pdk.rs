@@ -21,6 +21,21 @@ impl Pdk for MsgPackPdk {
         self.0.call("kong.client.get_credential", vec![]).await != Value::Nil
     }
 
+    async fn client_ip(&mut self) -> Option<String> {
+        self.0.call("kong.client.get_ip", vec![]).await.as_text().map(str::to_owned)
+    }
+
+    async fn is_trusted_ip(&mut self, address: &str) -> bool {
+        self.0.call("kong.ip.is_trusted", vec![json!(address)]).await == Value::Bool(true)
+    }
+
+    async fn client_certificate_chain(&mut self) -> Option<Vec<u8>> {
+        match self.0.call("kong.client.tls.get_full_client_certificate_chain", vec![]).await {
+            Value::Bytes(pem) => Some(pem),
+            _ => None,
+        }
+    }
+
     async fn authenticate(&mut self, consumer: Option<&Consumer>, credential: Option<&Credential>) {
         let consumer_json = consumer.map_or(Json::Null, consumer_table);
         let mut args = vec![consumer_json];

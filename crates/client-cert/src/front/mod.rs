@@ -103,6 +103,19 @@ pub fn decode<V: AsRef<[u8]>>(format: Format, values: &[V]) -> Result<Option<Pre
     }
 }
 
+/// Reads certificates in PEM without any encoding, leaf first, as Kong itself gives them.
+///
+/// # Errors
+/// See [`FrontError`].
+pub fn from_pem(text: &[u8]) -> Result<Presented, FrontError> {
+    if text.len() > MAX_HEADER_BYTES {
+        return Err(FrontError::TooLarge);
+    }
+    let mut certificates = pem::certificates(text)?.into_iter();
+    let leaf = certificates.next().ok_or(FrontError::Pem)?;
+    Ok(Presented { leaf, chain: certificates.collect() })
+}
+
 /// `Client-Cert` alone: it has one certificate, and the chain would be in another header.
 fn rfc9440(value: &[u8]) -> Result<Presented, FrontError> {
     let presented = Presented::from_headers(value, None)?;
@@ -112,7 +125,5 @@ fn rfc9440(value: &[u8]) -> Result<Presented, FrontError> {
 
 /// TLS sends the leaf first (RFC 8446, section 4.4.2), and so do fronts that hand on the chain.
 fn percent_encoded_pem(value: &[u8]) -> Result<Presented, FrontError> {
-    let mut certificates = pem::certificates(&percent::decode(value)?)?.into_iter();
-    let leaf = certificates.next().ok_or(FrontError::Pem)?;
-    Ok(Presented { leaf, chain: certificates.collect() })
+    from_pem(&percent::decode(value)?)
 }
