@@ -1,4 +1,6 @@
-//! This knows how each of Kong's calls is answered.
+//! This knows how each of Kong's calls is answered: here in MsgPack:1, in [`protobuf`] the other.
+
+pub(crate) mod protobuf;
 
 use std::sync::atomic::AtomicUsize;
 use std::time::{Instant, SystemTime};
