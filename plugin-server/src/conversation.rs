@@ -11,8 +11,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
 use crate::rpc::Server;
-use crate::wire::msgpack::WireError;
-use crate::wire::protobuf::frame::{self, FrameError};
+use crate::wire;
+use crate::wire::protobuf::frame;
 use crate::wire::protocol::Protocol;
 
 /// Why a connection ended before Kong had closed it.
@@ -23,9 +23,9 @@ pub(crate) enum ConversationError {
     #[error("it ends in the middle of its first four bytes")]
     TooShort,
     #[error("MsgPack:1: {0}")]
-    MsgPack(#[from] WireError),
+    MsgPack(#[from] wire::msgpack::WireError),
     #[error("ProtoBuf:1: {0}")]
-    ProtoBuf(#[from] FrameError),
+    ProtoBuf(#[from] wire::protobuf::WireError),
 }
 
 /// Serves a connection until Kong closes it.

@@ -17,7 +17,8 @@ use crate::access::Verdict;
 use crate::event::Progress;
 use crate::rpc::Server;
 use crate::rpc::protobuf::{Outcome, ProtoBufEvent};
-use crate::wire::protobuf::frame::{self, FrameError, LENGTH, MAX_ANSWER, MAX_CALL};
+use crate::wire::protobuf::WireError;
+use crate::wire::protobuf::frame::{self, LENGTH, MAX_ANSWER, MAX_CALL, TooLong};
 use crate::wire::protobuf::messages::{RpcCall, RpcReturn};
 use crate::wire::protobuf::pdk::{Answer, Call};
 
@@ -25,13 +26,13 @@ pub(super) async fn converse(
     stream: UnixStream,
     received: BytesMut,
     server: &Arc<Server>,
-) -> Result<(), FrameError> {
+) -> Result<(), WireError> {
     let mut line = Line { stream, received, sending: BytesMut::with_capacity(4096) };
     while let Some(frame) = line.frame(MAX_CALL).await? {
         let running = Running::count(&server.calls);
         let call = RpcCall::decode(frame)?;
         let sequence = call.sequence;
-        let reply = match server.answer_protobuf(call.command.ok_or(FrameError::NoCommand)?)? {
+        let reply = match server.answer_protobuf(call.command.ok_or(WireError::NoCommand)?)? {
             Outcome::Reply(returned) => RpcReturn { sequence, returned },
             Outcome::Event(event) => {
                 if let Some(last_word) = run(&mut line, event).await? {
@@ -53,7 +54,7 @@ pub(super) async fn converse(
 }
 
 /// Runs an event until Kong may go on with the request, or to the call after which it does not come back.
-async fn run(line: &mut Line, event: ProtoBufEvent) -> Result<Option<Call>, FrameError> {
+async fn run(line: &mut Line, event: ProtoBufEvent) -> Result<Option<Call>, WireError> {
     let mut event = match event {
         ProtoBufEvent::Runs(event) => event,
         ProtoBufEvent::NoInstance(id) => return Ok(Some(Call::no_instance(id))),
@@ -82,30 +83,30 @@ struct Line {
 
 impl Line {
     /// The next frame. None if Kong has closed the connection.
-    async fn frame(&mut self, most: usize) -> Result<Option<Bytes>, FrameError> {
+    async fn frame(&mut self, most: usize) -> Result<Option<Bytes>, WireError> {
         loop {
             if let Some(frame) = frame::take(&mut self.received, most)? {
                 return Ok(Some(frame));
             }
             if self.stream.read_buf(&mut self.received).await? == 0 {
-                return if self.received.is_empty() { Ok(None) } else { Err(FrameError::Truncated) };
+                return if self.received.is_empty() { Ok(None) } else { Err(WireError::Truncated) };
             }
         }
     }
 
     /// Has Kong run a PDK call.
-    async fn call(&mut self, call: &Call) -> Result<(), FrameError> {
+    async fn call(&mut self, call: &Call) -> Result<(), WireError> {
         frame::put(&mut self.sending, call.method.as_bytes());
         frame::put(&mut self.sending, &call.argument);
         self.send().await
     }
 
     /// What Kong gives to a PDK call. One that is too long is read over, so that the event can end as it should.
-    async fn answer(&mut self) -> Result<Answer, FrameError> {
+    async fn answer(&mut self) -> Result<Answer, WireError> {
         match self.frame(MAX_ANSWER).await {
             Ok(Some(answer)) => Ok(Some(answer)),
-            Ok(None) => Err(FrameError::EventAbandoned),
-            Err(FrameError::TooLong { length, .. }) => {
+            Ok(None) => Err(WireError::EventAbandoned),
+            Err(WireError::TooLong(TooLong { length, .. })) => {
                 tracing::warn!(length, "an answer to a PDK call that is too long");
                 self.skip(LENGTH + length).await?;
                 Ok(None)
@@ -114,7 +115,7 @@ impl Line {
         }
     }
 
-    async fn skip(&mut self, mut length: usize) -> Result<(), FrameError> {
+    async fn skip(&mut self, mut length: usize) -> Result<(), WireError> {
         loop {
             let here = length.min(self.received.len());
             self.received.advance(here);
@@ -123,7 +124,7 @@ impl Line {
                 return Ok(());
             }
             if self.stream.read_buf(&mut self.received).await? == 0 {
-                return Err(FrameError::EventAbandoned);
+                return Err(WireError::EventAbandoned);
             }
         }
     }
@@ -134,7 +135,7 @@ impl Line {
         matches!(self.frame(MAX_ANSWER).await, Ok(Some(_)))
     }
 
-    async fn send(&mut self) -> Result<(), FrameError> {
+    async fn send(&mut self) -> Result<(), WireError> {
         self.stream.write_all(&self.sending).await?;
         self.sending.clear();
         Ok(())

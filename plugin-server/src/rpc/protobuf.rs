@@ -8,7 +8,7 @@ use crate::access::{self, FAULT};
 use crate::event::Event;
 use crate::pdk::{LogLevel, Pdk};
 use crate::schema::{PHASE, PLUGIN_NAME, PRIORITY, VERSION, schema};
-use crate::wire::protobuf::frame::FrameError;
+use crate::wire::protobuf::WireError;
 use crate::wire::protobuf::messages::{
     Command, HandleEvent, InstanceId, InstanceStatus, PluginInfo, PluginNames, Returned,
 };
@@ -34,11 +34,11 @@ impl Server {
     ///
     /// # Errors
     /// Where Kong takes no reply but a closed connection for a failure. Never for an event.
-    pub(crate) fn answer_protobuf(self: &Arc<Self>, command: Command) -> Result<Outcome, FrameError> {
+    pub(crate) fn answer_protobuf(self: &Arc<Self>, command: Command) -> Result<Outcome, WireError> {
         let returned = match command {
             Command::HandleEvent(event) => return Ok(Outcome::Event(self.begin_event(event))),
             Command::StartInstance(start) if start.name != PLUGIN_NAME.as_bytes() => {
-                return Err(FrameError::NoSuchPlugin(String::from_utf8_lossy(&start.name).into_owned()));
+                return Err(WireError::NoSuchPlugin(String::from_utf8_lossy(&start.name).into_owned()));
             }
             Command::StartInstance(start) => {
                 let (instance, started) =
