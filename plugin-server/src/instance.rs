@@ -254,3 +254,27 @@ impl Instances {
         self.running.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_come_around_meet_no_instance_that_is_there() {
+        let instances = Instances::new(Arc::new(Shared::new(None, ProofKey::from_bytes([9; 32]))));
+        *instances.last_int32_id.lock().unwrap() = ids::MAX_INT32 - 1;
+        let start = || {
+            let (id, started) = instances.start_or_keep("no configuration");
+            assert!(started.is_err());
+            id
+        };
+        assert_eq!([start(), start(), start()], [i32::MAX, 1, 2]);
+        *instances.last_int32_id.lock().unwrap() = ids::MAX_INT32 - 2;
+        assert_eq!([start(), start()], [i32::MAX - 1, 3]);
+        // Kept as long as a running one, and no longer.
+        instances.expire(Instant::now() + IDLE / 2);
+        assert!(instances.is_known(3));
+        instances.expire(Instant::now() + IDLE);
+        assert!(!instances.is_known(3));
+    }
+}

@@ -2,7 +2,7 @@
 
 pub(crate) mod protobuf;
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 use serde_json::json;
@@ -54,6 +54,12 @@ impl Server {
                 ReplyBody::Error(format!("there is no method {method:?}"))
             }
         }
+    }
+
+    /// How many events and other calls have not ended: those that wait for Kong's next step on any connection, and those
+    /// that have a connection, on which they are answered or, in ProtoBuf:1, wait.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.events.count() + self.calls.load(Ordering::Acquire)
     }
 
     /// Drops what Kong will not come back for.

@@ -4,7 +4,6 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::net::{UnixListener, UnixStream};
@@ -63,11 +62,11 @@ pub(crate) async fn serve(listener: UnixListener, server: Arc<Server>, leave: im
         () = leave => {}
     }
     expiry.abort();
-    tracing::info!(events = server.events.count(), "leaving");
+    tracing::info!(unfinished = server.unfinished(), "leaving");
     // Steps come on connections that are there already or on new ones, so the door stays open for now. A reply that is
     // not written out when the process ends is a closed connection to Kong, which then lets the request pass.
     let drained = async {
-        while server.events.count() > 0 || server.calls.load(Ordering::Acquire) > 0 {
+        while server.unfinished() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -75,7 +74,7 @@ pub(crate) async fn serve(listener: UnixListener, server: Arc<Server>, leave: im
         () = accept(&listener, &server) => {}
         result = tokio::time::timeout(DRAIN, drained) => {
             if result.is_err() {
-                tracing::warn!(events = server.events.count(), "left before these events had ended");
+                tracing::warn!(unfinished = server.unfinished(), "left before all events had ended");
             }
         }
     }

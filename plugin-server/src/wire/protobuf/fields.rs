@@ -126,7 +126,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::wire::protobuf::messages::{ListValue, Struct, StructField, Value};
+    use crate::wire::protobuf::messages::{Kind, ListValue, Struct, StructField, Value};
 
     fn message(fields: Vec<(&str, Value)>) -> Vec<u8> {
         let field = |(key, value): (&str, _)| StructField { key: key.to_owned(), value: Some(value) };
@@ -180,15 +180,47 @@ mod tests {
         }
     }
 
+    /// Whatever single byte is wrong: it is read or refused, and nothing panics. What the derived decoder reads, too,
+    /// is the same there.
+    #[test]
+    fn no_wrong_byte_is_read_as_the_derived_decoder_does_not() {
+        let good = message(vec![("host", Value::list(["a", "b"])), ("x-y", "z".into())]);
+        let mut read = 0;
+        for at in 0..good.len() {
+            for byte in 0..=0xff {
+                let mut bytes = good.clone();
+                bytes[at] = byte;
+                let Ok(headers) = headers(&bytes) else { continue };
+                let Ok(derived) = Struct::decode(&bytes[..]) else { continue };
+                read += 1;
+                let names: Vec<_> =
+                    derived.fields.iter().map(|field| field.key.clone().into_bytes()).collect();
+                assert_eq!(headers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>(), names);
+                for (field, (_, values)) in derived.fields.into_iter().zip(headers) {
+                    let derived = match field.value.unwrap().kind.unwrap() {
+                        Kind::String(text) => vec![text],
+                        Kind::List(list) => list
+                            .values
+                            .into_iter()
+                            .map(|value| match value.kind.unwrap() {
+                                Kind::String(text) => text,
+                                Kind::List(_) => panic!("a list in a list"),
+                            })
+                            .collect(),
+                    };
+                    assert_eq!(values, derived.into_iter().map(String::into_bytes).collect::<Vec<_>>());
+                }
+            }
+        }
+        assert!(read > 500, "only {read}");
+    }
+
     #[test]
     fn more_values_than_can_be_real_are_none_before_memory_is_taken_for_them() {
         // One header with as many empty values as there may be beside its name, and one with one more.
         let with = |count: usize| {
             let values = vec![Value::from(""); count];
-            message(vec![(
-                "x",
-                Value { kind: Some(super::super::messages::Kind::List(ListValue { values })) },
-            )])
+            message(vec![("x", Value { kind: Some(Kind::List(ListValue { values })) })])
         };
         assert!(headers(&with(MAX_VALUES - 1)).is_ok());
         assert_eq!(headers(&with(MAX_VALUES)), Err(NotHeaders));
