@@ -84,6 +84,11 @@ fn table<V: Into<Value>>(fields: impl IntoIterator<Item = (&'static str, V)>) ->
     Struct::new(fields.into_iter().map(|(name, value)| (name.to_owned(), value.into()))).encode_to_vec()
 }
 
+/// What never comes is a failure, not a wait.
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(testbed::process::PATIENCE, future).await.expect("it has not come")
+}
+
 /// Kong's end of a connection.
 struct Kong {
     line: Line,
@@ -116,7 +121,7 @@ impl Kong {
     }
 
     async fn frame(&mut self) -> Bytes {
-        self.line.frame(usize::MAX).await.unwrap().expect("the server closed the connection")
+        within(self.line.frame(usize::MAX)).await.unwrap().expect("the server closed the connection")
     }
 
     /// The next PDK call: its method and the message with its arguments.
@@ -162,7 +167,7 @@ impl Kong {
     /// Kong closes the connection; gives how the conversation ended.
     async fn closes(self) -> Result<(), ConversationError> {
         drop(self.line);
-        self.served.await.unwrap()
+        within(self.served).await.unwrap()
     }
 }
 
@@ -251,9 +256,12 @@ async fn a_refusal_is_three_calls_of_which_the_last_is_the_answer_to_the_client(
         assert!(line.starts_with(&format!("[mtls-auth] refused: {reason}")), "{line}");
         kong.is_refused(401, message).await;
         // A server that leaves does not wait for what Kong does with the connection.
-        while world.server.unfinished() > 0 {
-            tokio::task::yield_now().await;
-        }
+        let finished = async {
+            while world.server.unfinished() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(finished).await;
         // As Kong does: it leaves the connection to be closed with the request. That is no error.
         kong.closes().await.unwrap();
     }
@@ -436,13 +444,13 @@ async fn what_is_not_of_the_protocol_ends_the_connection_with_what_is_wrong() {
         let mut kong = world.connect();
         kong.line.stream.write_all(&bytes).await.unwrap();
         kong.line.stream.shutdown().await.unwrap();
-        let problem = kong.served.await.unwrap().unwrap_err().to_string();
+        let problem = within(kong.served).await.unwrap().unwrap_err().to_string();
         assert!(problem.contains(says), "{bytes:02x?}: {problem}");
     }
     // A later call may not declare more than the first.
     let mut kong = world.kong(json!({})).await;
     kong.line.stream.write_all(&u32::try_from(MAX_CALL + 1).unwrap().to_le_bytes()).await.unwrap();
-    let problem = kong.served.await.unwrap().unwrap_err().to_string();
+    let problem = within(kong.served).await.unwrap().unwrap_err().to_string();
     assert!(problem.contains("a frame of 8388609 bytes"), "{problem}");
 }
 
