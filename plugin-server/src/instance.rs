@@ -271,7 +271,10 @@ mod tests {
         assert_eq!([start(), start(), start()], [i32::MAX, 1, 2]);
         *instances.last_int32_id.lock().unwrap() = ids::MAX_INT32 - 2;
         assert_eq!([start(), start()], [i32::MAX - 1, 3]);
-        // Kept as long as a running one, and no longer.
+        // Kept as long as a running one, from when it was last wanted.
+        let before = Instant::now();
+        assert!(instances.get_or_retry(3).unwrap().is_err());
+        assert!(instances.unstarted()[&3].used >= before);
         instances.expire(Instant::now() + IDLE / 2);
         assert!(instances.is_known(3));
         instances.expire(Instant::now() + IDLE);

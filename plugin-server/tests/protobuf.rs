@@ -54,9 +54,12 @@ fn the_info_names_the_protocol_that_was_asked_for_and_is_the_same_otherwise() {
     assert_eq!(info(&["-dump"]), msgpack);
     protobuf["Protocol"] = json!("MsgPack:1");
     assert_eq!(protobuf, msgpack);
-    for args in [&["-dump", "--protocol", "json"][..], &["--protocol", "protobuf"]] {
+    // The server itself speaks both, so without -dump the option would do nothing.
+    let nowhere = ["-kong-prefix", "/nowhere", "--protocol", "protobuf"];
+    for (args, says) in [(&["-dump", "--protocol", "json"][..], "msgpack, protobuf"), (&nowhere, "--dump")] {
         let output = dump(args);
-        assert!(!output.status.success() && output.stdout.is_empty(), "{args:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && output.stdout.is_empty() && said.contains(says), "{said}");
     }
 }
 
