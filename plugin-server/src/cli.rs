@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 
+use crate::wire::protocol::Protocol;
+
 /// Mutual-TLS authentication for open-source Kong: the external plugin server.
 #[derive(Debug, Parser)]
 #[command(name = "mtls-auth", version, args_conflicts_with_subcommands = true)]
@@ -16,6 +18,10 @@ pub(crate) struct Cli {
     /// Prints the plugin info that Kong asks for with its query command, and ends.
     #[arg(long)]
     pub(crate) dump: bool,
+
+    /// With --dump: the protocol that Kong is told to speak. The server itself speaks both
+    #[arg(long, value_name = "PROTOCOL", default_value = "msgpack", requires = "dump")]
+    pub(crate) protocol: Protocol,
 
     #[command(flatten)]
     pub(crate) options: Options,

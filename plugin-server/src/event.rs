@@ -1,7 +1,8 @@
 //! This knows running events: each is a future that waits for what Kong answers to its PDK calls.
 //!
-//! The steps of one event arrive on different connections, between those of others, so an event belongs to its id and
-//! to no connection. Whichever connection brings the next step resumes the future there: no task, no switch.
+//! In MsgPack:1 the steps of one event arrive on different connections, between those of others, so an event belongs to
+//! its id and to no connection. Whichever connection brings the next step resumes the future there: no task, no switch.
+//! In ProtoBuf:1 an event has its connection to itself, which resumes it and keeps it nowhere else.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -21,7 +22,7 @@ use crate::wire::value::Value;
 /// How long an event may wait for Kong's next step. Kong answers a PDK call at once or, where the call throws, never.
 pub(crate) const ABANDONED: Duration = Duration::from_secs(60);
 
-/// A call that an event wants Kong to run.
+/// A call that an event wants Kong to run, in MsgPack:1.
 #[derive(Debug, PartialEq)]
 pub(crate) struct PdkCall {
     pub(crate) method: &'static str,
@@ -30,47 +31,70 @@ pub(crate) struct PdkCall {
 
 /// How far an event got.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Progress {
+pub(crate) enum Progress<C = PdkCall> {
     /// It waits for the answer to this.
-    Calls(PdkCall),
+    Calls(C),
     /// It has ended.
     Ended(Verdict),
 }
 
-/// An event's end of the exchange with Kong.
-#[derive(Clone, Default)]
-pub(crate) struct Exchange(Arc<Mutex<Slots>>);
+/// An event's end of the exchange with Kong: calls of one protocol, and what it answers.
+pub(crate) struct Exchange<C = PdkCall, A = Value>(Arc<Mutex<Slots<C, A>>>);
 
-#[derive(Default)]
-struct Slots {
-    call: Option<PdkCall>,
-    answer: Option<Value>,
+struct Slots<C, A> {
+    call: Option<C>,
+    answer: Option<A>,
 }
 
-impl Exchange {
+impl<C, A> Exchange<C, A> {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Slots { call: None, answer: None })))
+    }
+
     /// Has Kong run a call and waits for what it gives.
-    pub(crate) async fn call(&self, method: &'static str, args: Vec<Json>) -> Value {
-        self.slots().call = Some(PdkCall { method, args });
+    pub(crate) async fn call(&self, call: C) -> A {
+        self.slots().call = Some(call);
         // Woken by nobody: the next step polls again.
         poll_fn(|_| self.slots().answer.take().map_or(Poll::Pending, Poll::Ready)).await
     }
 
-    fn slots(&self) -> std::sync::MutexGuard<'_, Slots> {
+    fn slots(&self) -> std::sync::MutexGuard<'_, Slots<C, A>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<C, A> Clone for Exchange<C, A> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 
 type Run = Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
-struct Event {
+/// One running event.
+pub(crate) struct Event<C = PdkCall, A = Value> {
     run: Run,
-    exchange: Exchange,
+    exchange: Exchange<C, A>,
 }
 
-impl Event {
+impl<C, A> Event<C, A> {
+    /// An event that has not begun to run.
+    pub(crate) fn new<F>(run: impl FnOnce(Exchange<C, A>) -> F) -> Self
+    where
+        F: Future<Output = Verdict> + Send + 'static,
+    {
+        let exchange = Exchange::new();
+        Self { run: Box::pin(run(exchange.clone())), exchange }
+    }
+
+    /// Gives the event the answer to its call.
+    pub(crate) fn answer(&self, answer: A) {
+        self.exchange.slots().answer = Some(answer);
+    }
+
     /// Runs on until the next call or the end. The future may wait for other things in between; the connection that
     /// resumed it then waits with it.
-    async fn advance(&mut self) -> Progress {
+    pub(crate) async fn advance(&mut self) -> Progress<C> {
         poll_fn(|context| {
             // A panic is an error of ours in one event: it ends as a fault and harms no other.
             let polled = catch_unwind(AssertUnwindSafe(|| self.run.as_mut().poll(context)));
@@ -89,7 +113,7 @@ impl Event {
     }
 }
 
-/// The events that wait for Kong, by id.
+/// The events of MsgPack:1 that wait for Kong, by id.
 pub(crate) struct Events {
     waiting: Mutex<HashMap<u64, (Event, Instant)>>,
     next_id: AtomicU64,
@@ -106,9 +130,7 @@ impl Events {
         F: Future<Output = Verdict> + Send + 'static,
     {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let exchange = Exchange::default();
-        let event = Event { run: Box::pin(run(exchange.clone())), exchange };
-        (id, self.advance(id, event).await)
+        (id, self.advance(id, Event::new(run)).await)
     }
 
     /// Gives an event the answer to its call and runs it on. None if no such event waits: it has ended, was abandoned,
@@ -116,7 +138,7 @@ impl Events {
     pub(crate) async fn resume(&self, id: u64, answer: Value) -> Option<Progress> {
         // Taken out while it runs, so that two steps at once cannot both resume it.
         let (event, _) = self.waiting().remove(&id)?;
-        event.exchange.slots().answer = Some(answer);
+        event.answer(answer);
         Some(self.advance(id, event).await)
     }
 

@@ -173,16 +173,30 @@ fn resolve(config: &Config, shared: &Shared, entities: &Entities) -> Result<Arc<
     Trust::resolve(config, shared.entities.is_some().then_some(entities)).map(Arc::new)
 }
 
+/// A configuration that could not be started, and is tried again where it is needed.
+struct Unstarted {
+    config: String,
+    used: Instant,
+}
+
 /// The running instances by id.
 pub(crate) struct Instances {
     shared: Arc<Shared>,
     running: RwLock<HashMap<u64, Arc<Instance>>>,
+    unstarted: Mutex<HashMap<u64, Unstarted>>,
     next_id: AtomicU64,
+    last_int32_id: Mutex<u32>,
 }
 
 impl Instances {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, running: RwLock::default(), next_id: AtomicU64::new(ids::first()) }
+        Self {
+            shared,
+            running: RwLock::default(),
+            unstarted: Mutex::default(),
+            next_id: AtomicU64::new(ids::first()),
+            last_int32_id: Mutex::new(ids::first_int32()),
+        }
     }
 
     /// Starts an instance and gives its id.
@@ -196,9 +210,67 @@ impl Instances {
         Ok(id)
     }
 
+    /// Gives a configuration an id that fits an int32, and starts it. One that cannot be started is tried again by
+    /// [`Self::get_or_retry`]: ProtoBuf:1 has no way to tell Kong why it cannot, but an event has.
+    pub(crate) fn start_or_keep(&self, config: &str) -> (i32, Result<(), String>) {
+        let started = Instance::start(config, Arc::clone(&self.shared));
+        let id = self.vacant_int32_id();
+        let key = u64::from(id.unsigned_abs());
+        match started {
+            Ok(instance) => {
+                self.write().insert(key, Arc::new(instance));
+                (id, Ok(()))
+            }
+            Err(problem) => {
+                let unstarted = Unstarted { config: config.to_owned(), used: Instant::now() };
+                self.unstarted().insert(key, unstarted);
+                (id, Err(problem))
+            }
+        }
+    }
+
+    /// An id that came around must not meet an instance that still runs.
+    fn vacant_int32_id(&self) -> i32 {
+        let mut id = self.last_int32_id.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        loop {
+            *id = ids::next_int32(*id);
+            if !self.is_known(u64::from(*id)) {
+                return id.cast_signed();
+            }
+        }
+    }
+
+    /// Whether there is such an instance, running or not yet.
+    pub(crate) fn is_known(&self, id: u64) -> bool {
+        self.read().contains_key(&id) || self.unstarted().contains_key(&id)
+    }
+
+    /// A running instance as [`Self::get`] gives it. One that could not be started is tried again. None if there is
+    /// no such instance.
+    ///
+    /// # Errors
+    /// See [`Instance::start`].
+    pub(crate) fn get_or_retry(&self, id: u64) -> Option<Result<Arc<Instance>, String>> {
+        if let Some(instance) = self.get(id) {
+            return Some(Ok(instance));
+        }
+        let config = {
+            let mut unstarted = self.unstarted();
+            let unstarted = unstarted.get_mut(&id)?;
+            unstarted.used = Instant::now();
+            unstarted.config.clone()
+        };
+        let started = Instance::start(&config, Arc::clone(&self.shared)).map(Arc::new);
+        if let Ok(instance) = &started {
+            self.write().insert(id, Arc::clone(instance));
+            self.unstarted().remove(&id);
+        }
+        Some(started)
+    }
+
     /// A running instance, which counts as used from now on.
     pub(crate) fn get(&self, id: u64) -> Option<Arc<Instance>> {
-        let running = self.running.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let running = self.read();
         let instance = running.get(&id)?;
         instance.touch();
         Some(Arc::clone(instance))
@@ -206,15 +278,52 @@ impl Instances {
 
     /// Whether there was such an instance.
     pub(crate) fn close(&self, id: u64) -> bool {
-        self.write().remove(&id).is_some()
+        let unstarted = self.unstarted().remove(&id).is_some();
+        self.write().remove(&id).is_some() || unstarted
     }
 
     /// Ends the instances that nobody has used for [`IDLE`].
     pub(crate) fn expire(&self, now: Instant) {
         self.write().retain(|_, instance| now.saturating_duration_since(instance.idle_since()) < IDLE);
+        self.unstarted().retain(|_, unstarted| now.saturating_duration_since(unstarted.used) < IDLE);
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<u64, Arc<Instance>>> {
+        self.running.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn unstarted(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Unstarted>> {
+        self.unstarted.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<u64, Arc<Instance>>> {
         self.running.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_come_around_meet_no_instance_that_is_there() {
+        let instances = Instances::new(Arc::new(Shared::new(None, ProofKey::from_bytes([9; 32]))));
+        *instances.last_int32_id.lock().unwrap() = ids::MAX_INT32 - 1;
+        let start = || {
+            let (id, started) = instances.start_or_keep("no configuration");
+            assert!(started.is_err());
+            id
+        };
+        assert_eq!([start(), start(), start()], [i32::MAX, 1, 2]);
+        *instances.last_int32_id.lock().unwrap() = ids::MAX_INT32 - 2;
+        assert_eq!([start(), start()], [i32::MAX - 1, 3]);
+        // Kept as long as a running one, from when it was last wanted.
+        let before = Instant::now();
+        assert!(instances.get_or_retry(3).unwrap().is_err());
+        assert!(instances.unstarted()[&3].used >= before);
+        instances.expire(Instant::now() + IDLE / 2);
+        assert!(instances.is_known(3));
+        instances.expire(Instant::now() + IDLE);
+        assert!(!instances.is_known(3));
     }
 }

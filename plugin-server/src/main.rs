@@ -9,6 +9,7 @@ mod access;
 mod certificate;
 mod cli;
 mod config;
+mod conversation;
 mod details;
 mod event;
 mod handoff;
@@ -40,11 +41,12 @@ use crate::cli::{Cli, Command, LogLevel, Settings};
 use crate::event::Events;
 use crate::instance::{Instances, Shared};
 use crate::rpc::Server;
+use crate::wire::protocol::Protocol;
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(cli::with_double_hyphens(std::env::args_os()));
     if cli.dump {
-        return dump();
+        return dump(cli.protocol);
     }
     let options = match cli.command {
         Some(Command::Serve(options)) => options,
@@ -63,8 +65,8 @@ fn main() -> ExitCode {
 
 /// Kong reads this from the query command's standard output.
 #[allow(clippy::print_stdout, reason = "standard output is what the query command is for")]
-fn dump() -> ExitCode {
-    println!("{}", schema::plugin_info());
+fn dump(protocol: Protocol) -> ExitCode {
+    println!("{}", schema::plugin_info(protocol));
     ExitCode::SUCCESS
 }
 

@@ -39,7 +39,7 @@ pub(crate) trait Pdk {
     async fn is_trusted_ip(&mut self, address: &str) -> bool;
 
     /// `kong.client.tls.get_full_client_certificate_chain`, in PEM: what a client presented to Kong's own listener. None
-    /// where it presented nothing, was not asked, or speaks no TLS.
+    /// where it presented nothing, was not asked, or speaks no TLS. ProtoBuf:1 has the leaf alone.
     async fn client_certificate_chain(&mut self) -> Option<Vec<u8>>;
 
     /// `kong.client.authenticate`. At least one must be given.

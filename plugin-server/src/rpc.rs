@@ -1,6 +1,8 @@
-//! This knows how each of Kong's calls is answered.
+//! This knows how each of Kong's calls is answered: here in MsgPack:1, in [`protobuf`] the other.
 
-use std::sync::atomic::AtomicUsize;
+pub(crate) mod protobuf;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 use serde_json::json;
@@ -52,6 +54,12 @@ impl Server {
                 ReplyBody::Error(format!("there is no method {method:?}"))
             }
         }
+    }
+
+    /// How many events and other calls have not ended: those that wait for Kong's next step on any connection, and those
+    /// that have a connection, on which they are answered or, in ProtoBuf:1, wait.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.events.count() + self.calls.load(Ordering::Acquire)
     }
 
     /// Drops what Kong will not come back for.

@@ -3,11 +3,16 @@
 
 use serde_json::{Value, json};
 
+use crate::wire::protocol::Protocol;
+
 /// The name under which Kong's configuration refers to the plugin.
 pub(crate) const PLUGIN_NAME: &str = "mtls-auth";
 
+/// The plugin's version.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Where the plugin runs among Kong's others: Kong's own place for it, before its other authentication plugins.
-const PRIORITY: u32 = 1600;
+pub(crate) const PRIORITY: i32 = 1600;
 
 /// The only phase that the plugin has.
 pub(crate) const PHASE: &str = "access";
@@ -16,13 +21,14 @@ pub(crate) const PHASE: &str = "access";
 const PROTOCOLS: [&str; 4] = ["grpc", "grpcs", "http", "https"];
 
 /// What `-dump` prints: Kong reads it as JSON whenever it needs the schema, also where no server runs.
-pub(crate) fn plugin_info() -> Value {
+/// From it Kong also learns which protocol to speak.
+pub(crate) fn plugin_info(protocol: Protocol) -> Value {
     json!({
-        "Protocol": "MsgPack:1",
+        "Protocol": protocol.name(),
         "Plugins": [{
             "Name": PLUGIN_NAME,
             "Priority": PRIORITY,
-            "Version": env!("CARGO_PKG_VERSION"),
+            "Version": VERSION,
             "Phases": [PHASE],
             "Schema": schema(),
         }],
@@ -31,7 +37,7 @@ pub(crate) fn plugin_info() -> Value {
 
 /// The schema in the form of Kong's own plugins. [`crate::config::Config`] reads what passes it; a test holds the two
 /// together.
-fn schema() -> Value {
+pub(crate) fn schema() -> Value {
     json!({
         "name": PLUGIN_NAME,
         "fields": [

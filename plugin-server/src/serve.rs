@@ -1,19 +1,15 @@
-//! This knows the socket: how it is bound, how connections are served, how the server leaves.
+//! This knows the socket: how it is bound, how connections are taken, how the server leaves.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio_util::codec::{Decoder, Encoder};
 
+use crate::conversation;
 use crate::rpc::Server;
-use crate::wire::msgpack::{Codec, Reply, WireError};
 
 /// How often what Kong left behind is looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -66,11 +62,11 @@ pub(crate) async fn serve(listener: UnixListener, server: Arc<Server>, leave: im
         () = leave => {}
     }
     expiry.abort();
-    tracing::info!(events = server.events.count(), "leaving");
+    tracing::info!(unfinished = server.unfinished(), "leaving");
     // Steps come on connections that are there already or on new ones, so the door stays open for now. A reply that is
     // not written out when the process ends is a closed connection to Kong, which then lets the request pass.
     let drained = async {
-        while server.events.count() > 0 || server.calls.load(Ordering::Acquire) > 0 {
+        while server.unfinished() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -78,7 +74,7 @@ pub(crate) async fn serve(listener: UnixListener, server: Arc<Server>, leave: im
         () = accept(&listener, &server) => {}
         result = tokio::time::timeout(DRAIN, drained) => {
             if result.is_err() {
-                tracing::warn!(events = server.events.count(), "left before these events had ended");
+                tracing::warn!(unfinished = server.unfinished(), "left before all events had ended");
             }
         }
     }
@@ -106,43 +102,8 @@ async fn expire(server: Arc<Server>) {
     }
 }
 
-async fn connection(mut stream: UnixStream, server: Arc<Server>) {
-    if let Err(error) = converse(&mut stream, &server).await {
+async fn connection(stream: UnixStream, server: Arc<Server>) {
+    if let Err(error) = conversation::converse(stream, &server).await {
         tracing::warn!(%error, "a connection was closed");
-    }
-}
-
-/// A call from when it is read until its reply is written, or its connection gone.
-struct Running<'a>(&'a AtomicUsize);
-
-impl<'a> Running<'a> {
-    fn count(calls: &'a AtomicUsize) -> Self {
-        calls.fetch_add(1, Ordering::AcqRel);
-        Self(calls)
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Kong has one call in flight on a connection, so they are answered one after the other.
-async fn converse(stream: &mut UnixStream, server: &Server) -> Result<(), WireError> {
-    let mut codec = Codec::default();
-    let mut received = BytesMut::with_capacity(4096);
-    let mut reply = BytesMut::with_capacity(4096);
-    loop {
-        while let Some(request) = codec.decode(&mut received)? {
-            let _running = Running::count(&server.calls);
-            let body = server.answer(request.call).await;
-            codec.encode(Reply { message_id: request.message_id, body }, &mut reply)?;
-            stream.write_all(&reply).await?;
-            reply.clear();
-        }
-        if stream.read_buf(&mut received).await? == 0 {
-            return codec.decode_eof(&mut received).map(|_| ());
-        }
     }
 }

@@ -194,7 +194,7 @@ fn what_is_malformed_closes_its_connection_and_no_other() {
     let mut healthy = prefix.connect();
     let bad: [(&[u8], &str); 6] = [
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "not an array"),
-        (b"\xc1", "0xc1"),
+        (b"\xc1\xc1\xc1\xc1", "0xc1"),
         (b"\x94\x00\x01\xabplugin.Step\x91\x80", "without EventId"),
         (b"\x94\x00\x01\xdb\xff\xff\xff\xff", "a message of more than"),
         (b"\x94\x00\x01\xdd\xff\xff\xff\xff", "a message of more than"),

@@ -8,12 +8,13 @@ use serde::Deserialize;
 use crate::pack::{Unpack, unpack};
 
 /// The recordings, by their numbers.
-const RECORDINGS: [(&str, &str); 10] = [
+const RECORDINGS: [(&str, &str); 11] = [
     ("01", include_str!("../recordings/01-py-hello-start-close.jsonl")),
     ("02", include_str!("../recordings/02-py-steps.jsonl")),
     ("03", include_str!("../recordings/03-py-exit.jsonl")),
     ("04", include_str!("../recordings/04-py-pdk-error.jsonl")),
     ("05", include_str!("../recordings/05-py-phases.jsonl")),
+    ("08", include_str!("../recordings/08-go-hello-protobuf.jsonl")),
     ("10", include_str!("../recordings/10-py-raise.jsonl")),
     ("11", include_str!("../recordings/11-py-nonutf8.jsonl")),
     ("12", include_str!("../recordings/12-py-concurrent.jsonl")),
@@ -70,7 +71,7 @@ struct Line {
 }
 
 impl Recording {
-    /// The recording of this number: `01` to `05`, `10` to `13`, `18`.
+    /// The recording of this number: `01` to `05`, `08`, `10` to `13`, `18`.
     ///
     /// # Panics
     /// If there is none.
@@ -81,7 +82,7 @@ impl Recording {
         Self { chunks }
     }
 
-    /// The same as calls with their answers, in the order of the calls.
+    /// The same as calls with their answers, in the order of the calls. For MsgPack:1; `08` is ProtoBuf:1.
     pub fn exchanges(&self) -> Vec<Exchange> {
         let mut exchanges: Vec<Exchange> = Vec::new();
         for chunk in &self.chunks {

@@ -171,7 +171,7 @@ fn an_empty_list_comes_from_kong_as_a_map() {
 
 /// The fields of the schema by name.
 fn schema_fields() -> Vec<(String, Value)> {
-    let info = schema::plugin_info();
+    let info = schema::plugin_info(crate::wire::protocol::Protocol::MsgPack);
     let fields = info["Plugins"][0]["Schema"]["fields"].as_array().unwrap();
     let config = fields.iter().find_map(|field| field.get("config")).unwrap();
     let fields = config["fields"].as_array().unwrap();

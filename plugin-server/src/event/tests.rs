@@ -9,15 +9,19 @@ fn answer(text: &str) -> Value {
 /// Echoes what it is given, twice, and ends.
 async fn echo(exchange: Exchange) -> Verdict {
     for _ in 0..2 {
-        let answer = exchange.call("kong.log.notice", vec![]).await;
+        let answer = exchange.call(call("kong.log.notice", vec![])).await;
         let text = answer.as_text().unwrap_or_default().to_owned();
-        exchange.call("kong.log.err", vec![json!(text)]).await;
+        exchange.call(call("kong.log.err", vec![json!(text)])).await;
     }
     Verdict::Proceed
 }
 
+fn call(method: &'static str, args: Vec<Json>) -> PdkCall {
+    PdkCall { method, args }
+}
+
 fn calls(method: &'static str, args: Vec<Json>) -> Option<Progress> {
-    Some(Progress::Calls(PdkCall { method, args }))
+    Some(Progress::Calls(call(method, args)))
 }
 
 #[tokio::test]
@@ -50,7 +54,7 @@ async fn a_panic_ends_its_event_as_a_fault_and_no_other() {
     let (healthy, _) = events.begin(echo).await;
     let (id, _) = events
         .begin(|exchange| async move {
-            exchange.call("kong.log.notice", vec![]).await;
+            exchange.call(call("kong.log.notice", vec![])).await;
             panic!("on purpose");
         })
         .await;
@@ -76,7 +80,7 @@ async fn an_event_may_wait_for_other_things_than_kong() {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let begun = events.begin(|exchange| async move {
         let text: &str = receiver.await.unwrap();
-        exchange.call("kong.log.notice", vec![json!(text)]).await;
+        exchange.call(call("kong.log.notice", vec![json!(text)])).await;
         Verdict::Proceed
     });
     let (begun, ()) = tokio::join!(begun, async { sender.send("now").unwrap() });

@@ -2,4 +2,6 @@
 
 pub(crate) mod msgpack;
 pub(crate) mod pdk;
+pub(crate) mod protobuf;
+pub(crate) mod protocol;
 pub(crate) mod value;

@@ -3,7 +3,7 @@
 use kong_entities::Consumer;
 use serde_json::{Map, Value as Json, json};
 
-use crate::event::Exchange;
+use crate::event::{Exchange, PdkCall};
 use crate::pdk::{Credential, Headers, LogLevel, MAX_HEADERS, Pdk, PdkFault};
 
 use super::value::Value;
@@ -11,26 +11,32 @@ use super::value::Value;
 /// Kong at the other end of an event.
 pub(crate) struct MsgPackPdk(pub(crate) Exchange);
 
+impl MsgPackPdk {
+    async fn call(&mut self, method: &'static str, args: Vec<Json>) -> Value {
+        self.0.call(PdkCall { method, args }).await
+    }
+}
+
 impl Pdk for MsgPackPdk {
     async fn request_headers(&mut self) -> Result<Headers, PdkFault> {
-        let answer = self.0.call("kong.request.get_headers", vec![json!(MAX_HEADERS)]).await;
+        let answer = self.call("kong.request.get_headers", vec![json!(MAX_HEADERS)]).await;
         headers(answer).ok_or(PdkFault)
     }
 
     async fn is_authenticated(&mut self) -> bool {
-        self.0.call("kong.client.get_credential", vec![]).await != Value::Nil
+        self.call("kong.client.get_credential", vec![]).await != Value::Nil
     }
 
     async fn client_ip(&mut self) -> Option<String> {
-        self.0.call("kong.client.get_ip", vec![]).await.as_text().map(str::to_owned)
+        self.call("kong.client.get_ip", vec![]).await.as_text().map(str::to_owned)
     }
 
     async fn is_trusted_ip(&mut self, address: &str) -> bool {
-        self.0.call("kong.ip.is_trusted", vec![json!(address)]).await == Value::Bool(true)
+        self.call("kong.ip.is_trusted", vec![json!(address)]).await == Value::Bool(true)
     }
 
     async fn client_certificate_chain(&mut self) -> Option<Vec<u8>> {
-        match self.0.call("kong.client.tls.get_full_client_certificate_chain", vec![]).await {
+        match self.call("kong.client.tls.get_full_client_certificate_chain", vec![]).await {
             Value::Bytes(pem) => Some(pem),
             _ => None,
         }
@@ -43,11 +49,11 @@ impl Pdk for MsgPackPdk {
             Some(consumer) => json!({"id": credential.id, "consumer": {"id": consumer.id}}),
             None => json!({"id": credential.id}),
         }));
-        self.0.call("kong.client.authenticate", args).await;
+        self.call("kong.client.authenticate", args).await;
     }
 
     async fn set_authenticated_group(&mut self, group: &str) {
-        self.0.call("kong.ctx.shared.set", vec![json!("authenticated_groups"), json!([group])]).await;
+        self.call("kong.ctx.shared.set", vec![json!("authenticated_groups"), json!([group])]).await;
     }
 
     async fn set_request_headers(&mut self, headers: Vec<(String, Option<String>)>) {
@@ -56,7 +62,7 @@ impl Pdk for MsgPackPdk {
             .into_iter()
             .map(|(name, value)| (name, value.map_or_else(|| json!([]), Json::String)))
             .collect::<Map<_, _>>();
-        self.0.call("kong.service.request.set_headers", vec![Json::Object(table)]).await;
+        self.call("kong.service.request.set_headers", vec![Json::Object(table)]).await;
     }
 
     async fn log(&mut self, level: LogLevel, text: String) {
@@ -64,7 +70,7 @@ impl Pdk for MsgPackPdk {
             LogLevel::Notice => "kong.log.notice",
             LogLevel::Err => "kong.log.err",
         };
-        self.0.call(method, vec![Json::String(text)]).await;
+        self.call(method, vec![Json::String(text)]).await;
     }
 }
 

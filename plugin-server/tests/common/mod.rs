@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod protobuf;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -52,9 +54,17 @@ impl Prefix {
     }
 
     pub(crate) fn connect(&self) -> Connection {
+        Connection { stream: self.stream(), received: Vec::new(), next_id: 0 }
+    }
+
+    pub(crate) fn connect_protobuf(&self) -> protobuf::Connection {
+        protobuf::Connection::new(self.stream())
+    }
+
+    fn stream(&self) -> UnixStream {
         let stream = UnixStream::connect(self.socket()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Connection { stream, received: Vec::new(), next_id: 0 }
+        stream
     }
 }
 
