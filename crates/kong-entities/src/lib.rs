@@ -5,9 +5,11 @@
 
 mod declarative;
 mod ids;
+mod mapping;
 mod model;
 mod watched;
 
 pub use declarative::{DeclarativeError, load, parse_json, parse_yaml};
+pub use mapping::Mapping;
 pub use model::{CaCertificate, Consumer, Entities, Plugin, Route, Scope, Service};
 pub use watched::{POLL_INTERVAL, Watched, watch};
