@@ -21,3 +21,35 @@ pub(crate) fn mapping_id(subject_name: &str, ca_certificate: Option<&str>) -> St
     let key = format!("{}:{subject_name}", ca_certificate.unwrap_or_default());
     Uuid::new_v5(&mappings, key.as_bytes()).to_string()
 }
+
+/// Whether Kong takes a text for an id: a UUID with its hyphens, in any case, of any version.
+pub(crate) fn is_id(text: &str) -> bool {
+    const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+    text.len() == 36
+        && text.bytes().enumerate().all(|(position, byte)| {
+            if HYPHENS.contains(&position) { byte == b'-' } else { byte.is_ascii_hexdigit() }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_kong_takes_for_an_id_is_one() {
+        for id in ["11111111-1111-4111-8111-111111111111", "FFFFFFFF-ffff-0000-0000-abcdefABCDEF"] {
+            assert!(is_id(id), "{id}");
+        }
+        for other in [
+            "",
+            "alice",
+            "11111111111141118111111111111111",
+            "{1111111-1111-4111-8111-11111111111}",
+            "1111111--1111-4111-8111-111111111111",
+            "g1111111-1111-4111-8111-111111111111",
+            "11111111-1111-4111-8111-111111111111 ",
+        ] {
+            assert!(!is_id(other), "{other}");
+        }
+    }
+}
