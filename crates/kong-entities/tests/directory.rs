@@ -79,6 +79,16 @@ async fn every_source_finds_the_same() {
     }
 }
 
+#[test]
+fn mappings_come_from_a_declarative_file() {
+    let mut file: Json = serde_json::from_str(ENTITIES).unwrap();
+    file["mtls_auth_credentials"] = json!([{"subject_name": "a name", "consumer": "victim"}]);
+    let (_sender, watched) = watch::channel(Arc::new(parse_json(&file.to_string()).unwrap()));
+    let directory = Directory::declarative(watched);
+    assert_eq!(directory.mappings("a name")[0].consumer.id, VICTIM);
+    assert_eq!(directory.mappings("another"), []);
+}
+
 #[tokio::test]
 async fn who_is_found_and_who_is_not_is_asked_for_once_within_the_time() {
     let server = FakeAdmin::start(kong).await;

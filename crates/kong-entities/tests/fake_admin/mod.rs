@@ -161,6 +161,9 @@ pub(crate) fn kong(seen: &Seen) -> Reply {
 
 /// A Kong with these consumers and one CA certificate.
 pub(crate) fn kong_with(consumers: &[Json], seen: &Seen) -> Reply {
+    if seen.target.len() > 8000 {
+        return Reply::Answer(414, "text/html; charset=UTF-8", "<html>".into());
+    }
     let (path, query) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
     let parameter = |name: &str| {
         query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(decoded)
