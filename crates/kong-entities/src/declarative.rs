@@ -94,6 +94,8 @@ struct File {
     routes: Vec<RawRoute>,
     #[serde(default)]
     plugins: Vec<RawPlugin>,
+    #[serde(default)]
+    mtls_auth_credentials: Vec<RawMapping>,
 }
 
 /// `"3.0"`, or `3.0` where somebody left the quotes out.
@@ -117,6 +119,17 @@ struct RawConsumer {
     custom_id: Option<String>,
     #[serde(default)]
     plugins: Vec<RawPlugin>,
+    #[serde(default)]
+    mtls_auth_credentials: Vec<RawMapping>,
+}
+
+#[derive(Deserialize)]
+struct RawMapping {
+    id: Option<String>,
+    subject_name: String,
+    /// Where it is not nested under its consumer.
+    consumer: Option<Reference>,
+    ca_certificate: Option<Reference>,
 }
 
 #[derive(Deserialize)]
@@ -153,19 +166,19 @@ struct RawPlugin {
     config: serde_json::Value,
 }
 
-/// How one entity names another: by name or id, bare or in a record.
+/// How one entity names another: by name (a consumer: by username) or id, bare or in a record.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Reference {
     Bare(String),
-    Record { id: Option<String>, name: Option<String> },
+    Record { id: Option<String>, name: Option<String>, username: Option<String> },
 }
 
 impl Reference {
     fn text(&self) -> Option<&str> {
         match self {
             Self::Bare(text) => Some(text),
-            Self::Record { id, name } => id.as_deref().or(name.as_deref()),
+            Self::Record { id, name, username } => id.as_deref().or(name.as_deref()).or(username.as_deref()),
         }
     }
 }
@@ -185,6 +198,9 @@ fn build(file: File) -> Result<Entities, String> {
     }
     for consumer in file.consumers {
         builder.consumer(consumer)?;
+    }
+    for mapping in file.mtls_auth_credentials {
+        builder.mapping(mapping, None)?;
     }
     for plugin in file.plugins {
         builder.plugins.push((plugin, Scope::default()));
@@ -217,7 +233,7 @@ impl Builder {
         match self.entities.ca_certificates.entry(id.to_ascii_lowercase()) {
             Entry::Occupied(_) => Err(format!("ca_certificates: id {id} stands twice")),
             Entry::Vacant(entry) => {
-                entry.insert(CaCertificate { cert: ca.cert });
+                entry.insert(Arc::new(CaCertificate { cert: ca.cert }));
                 Ok(())
             }
         }
@@ -227,8 +243,11 @@ impl Builder {
         let scope = Scope { consumer: true, ..Scope::default() };
         self.plugins.extend(raw.plugins.into_iter().map(|plugin| (plugin, scope)));
         let id = match (raw.id, &raw.username) {
-            (Some(id), _) => id.to_ascii_lowercase(),
+            (Some(id), _) => id,
             (None, Some(username)) => ids::consumer_id(username),
+            (None, None) if !raw.mtls_auth_credentials.is_empty() => {
+                return Err("consumers: one with mtls_auth_credentials has neither id nor username".into());
+            }
             // Kong gives such a consumer another id on every load: we cannot name it to Kong.
             (None, None) => {
                 let custom_id = raw.custom_id.unwrap_or_default();
@@ -238,10 +257,11 @@ impl Builder {
         };
         let entities = &mut self.entities;
         let position = entities.consumers.len();
-        let consumer = Consumer { id, username: raw.username, custom_id: raw.custom_id };
+        let key = id.to_ascii_lowercase();
+        let consumer = Arc::new(Consumer { id, username: raw.username, custom_id: raw.custom_id });
         // Whoever stands second under a name would be taken for the first.
         let taken = [
-            (&mut entities.consumer_by_id, "id", Some(&consumer.id)),
+            (&mut entities.consumer_by_id, "id", Some(&key)),
             (&mut entities.consumer_by_username, "username", consumer.username.as_ref()),
             (&mut entities.consumer_by_custom_id, "custom_id", consumer.custom_id.as_ref()),
         ]
@@ -250,8 +270,37 @@ impl Builder {
             let key = key?;
             index.insert(key.clone(), position).map(|_| format!("consumers: {field} {key:?} stands twice"))
         });
-        entities.consumers.push(Arc::new(consumer));
-        taken.map_or(Ok(()), Err)
+        entities.consumers.push(Arc::clone(&consumer));
+        taken.map_or(Ok(()), Err)?;
+        raw.mtls_auth_credentials.into_iter().try_for_each(|mapping| self.mapping(mapping, Some(&consumer)))
+    }
+
+    fn mapping(&mut self, raw: RawMapping, nested_under: Option<&Arc<Consumer>>) -> Result<(), String> {
+        let problem = |problem: String| format!("mtls_auth_credentials {:?}: {problem}", raw.subject_name);
+        let consumer = match (nested_under, &raw.consumer) {
+            (Some(consumer), None) => consumer,
+            (None, Some(reference)) => {
+                let name =
+                    reference.text().ok_or_else(|| problem("consumer: expected a name or an id".into()))?;
+                self.entities
+                    .consumer_by_id_or_username(name)
+                    .ok_or_else(|| problem(format!("there is no consumer {name:?}")))?
+            }
+            (None, None) => return Err(problem("consumer is missing".into())),
+            (Some(_), Some(_)) => return Err(problem("consumer: it stands under one already".into())),
+        };
+        let consumer = Arc::clone(consumer);
+        let ca_certificate = raw.ca_certificate.as_ref().map(|reference| {
+            let id = reference.text().ok_or_else(|| problem("ca_certificate: expected an id".into()))?;
+            let key = id.to_ascii_lowercase();
+            // One that no chain can verify against, most likely by a mistake, would silently leave its subject name to
+            // the mapping without a CA.
+            if !self.entities.ca_certificates.contains_key(&key) {
+                return Err(problem(format!("there is no CA certificate {id:?}")));
+            }
+            Ok(key)
+        });
+        self.entities.mappings.insert(raw.id, raw.subject_name, consumer, ca_certificate.transpose()?)
     }
 
     fn service(&mut self, raw: RawService) -> Result<(), String> {

@@ -1,13 +1,24 @@
 //! This knows Kong's entities, as far as the plugin server and the shim need them: CA certificates, consumers,
-//! services, routes and plugins. They come from one of Kong's declarative files, which is watched for changes.
+//! services, routes and plugins. They come from one of Kong's declarative files, which is watched for changes, or from
+//! its Admin API.
 
 #![forbid(unsafe_code)]
 
+mod admin;
 mod declarative;
+mod directory;
 mod ids;
+mod lookups;
+mod mapping;
 mod model;
+mod source_error;
 mod watched;
 
+pub use admin::{AdminClient, AdminSettings, AdminSettingsError, AdminToken};
 pub use declarative::{DeclarativeError, load, parse_json, parse_yaml};
+pub use directory::{ConsumerKey, Directory};
+pub use lookups::{FAILURE_PAUSE, Lookups};
+pub use mapping::Mapping;
 pub use model::{CaCertificate, Consumer, Entities, Plugin, Route, Scope, Service};
+pub use source_error::{SourceError, SourceFault};
 pub use watched::{POLL_INTERVAL, Watched, watch};

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::mapping::{Mapping, Mappings};
+
 /// All entities of one configuration of Kong, read at one time.
 #[derive(Debug, Default)]
 pub struct Entities {
-    /// By id, lower-case.
-    pub ca_certificates: HashMap<String, CaCertificate>,
+    /// By id in lower case.
+    pub ca_certificates: HashMap<String, Arc<CaCertificate>>,
     /// In the order of the source.
     pub services: Vec<Service>,
     /// In the order of the source.
@@ -18,6 +20,7 @@ pub struct Entities {
     pub(crate) consumer_by_id: HashMap<String, usize>,
     pub(crate) consumer_by_username: HashMap<String, usize>,
     pub(crate) consumer_by_custom_id: HashMap<String, usize>,
+    pub(crate) mappings: Mappings,
 }
 
 /// A `ca_certificates` entity.
@@ -30,7 +33,8 @@ pub struct CaCertificate {
 /// A `consumers` entity. At least one of `username` and `custom_id` is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumer {
-    /// Kong's id of it, lower-case.
+    /// Kong's id of it, in the case that Kong keeps it in: without a database that is the case of the declarative file,
+    /// and Kong finds under no other what belongs to the consumer.
     pub id: String,
     /// Unique among consumers.
     pub username: Option<String>,
@@ -103,6 +107,11 @@ impl Entities {
     /// The consumer that a configuration names by its id or else its username, as Kong's `anonymous` does.
     pub fn consumer_by_id_or_username(&self, name: &str) -> Option<&Arc<Consumer>> {
         self.consumer_by_id(name).or_else(|| self.consumer_by_username(name))
+    }
+
+    /// The manual mappings for exactly this subject name, at most one for each CA and one without.
+    pub fn mappings(&self, subject_name: &str) -> &[Mapping] {
+        self.mappings.get(subject_name)
     }
 
     /// How many consumers there are.

@@ -103,6 +103,72 @@ fn a_consumer_without_id_has_the_id_that_kong_gives_it() {
     assert_eq!(entities.consumer_by_username("alice").unwrap().id, "b32379d9-3d28-5683-a79c-72139be6e34f");
 }
 
+/// Kong without a database keeps an id as it is written, and finds a consumer's groups and credentials by that only.
+#[test]
+fn an_id_keeps_its_case_and_is_found_in_any() {
+    let text =
+        "_format_version: '3.0'\nconsumers: [{id: AAAAAAAA-1111-4111-8111-111111111111, username: a}]\n";
+    let entities = parse_yaml(text).unwrap();
+    let consumer = entities.consumer_by_id("aaaaaaaa-1111-4111-8111-111111111111").unwrap();
+    assert_eq!(consumer.id, "AAAAAAAA-1111-4111-8111-111111111111");
+    let twice = text.replace("username: a}", "username: a}, {id: aaaaaaaa-1111-4111-8111-111111111111}");
+    assert!(parse_yaml(&twice).unwrap_err().contains("stands twice"));
+}
+
+/// As the commercial edition's tools write them: nested by decK, flat by `kong config db_export`.
+const MAPPED: &str = r#"
+_format_version: "3.0"
+ca_certificates:
+- id: 6AE7A1A4-0CF0-4B6A-9D3F-3F7C5A0B1C2D
+  cert: PEM
+consumers:
+- username: alice
+  mtls_auth_credentials:
+  - id: AAAAAAAA-0000-4000-8000-000000000001
+    subject_name: alice@example.com
+    ca_certificate: {id: 6ae7a1a4-0cf0-4b6a-9d3f-3f7c5a0b1c2d}
+    tags: null
+  - subject_name: shared.example.com
+- id: 11111111-1111-4111-8111-111111111111
+  custom_id: bob
+mtls_auth_credentials:
+- id: aaaaaaaa-0000-4000-8000-000000000002
+  created_at: 1700000000
+  subject_name: alice@example.com
+  consumer: 11111111-1111-4111-8111-111111111111
+  ca_certificate: null
+- subject_name: shared.example.com
+  consumer: {username: alice}
+  ca_certificate: 6ae7a1a4-0cf0-4b6a-9d3f-3f7c5a0b1c2d
+"#;
+
+#[test]
+fn mappings_are_found_by_subject_name() {
+    let entities = parse_yaml(MAPPED).unwrap();
+    let found = |name: &str| -> Vec<_> {
+        let mappings = entities.mappings(name).iter();
+        mappings
+            .map(|mapping| (mapping.consumer.username.as_deref(), mapping.ca_certificate.as_deref()))
+            .collect()
+    };
+    let ca = Some("6ae7a1a4-0cf0-4b6a-9d3f-3f7c5a0b1c2d");
+    assert_eq!(found("alice@example.com"), [(Some("alice"), ca), (None, None)]);
+    assert_eq!(found("shared.example.com"), [(Some("alice"), None), (Some("alice"), ca)]);
+    assert_eq!(found("Alice@example.com"), []);
+    let ids: Vec<_> =
+        entities.mappings("alice@example.com").iter().map(|mapping| mapping.id.as_str()).collect();
+    assert_eq!(ids, ["aaaaaaaa-0000-4000-8000-000000000001", "aaaaaaaa-0000-4000-8000-000000000002"]);
+    assert_eq!(entities.mappings("alice@example.com")[1].consumer.custom_id.as_deref(), Some("bob"));
+}
+
+#[test]
+fn a_mapping_without_id_has_one_that_stays() {
+    let (one, other) = (parse_yaml(MAPPED).unwrap(), parse_yaml(MAPPED).unwrap());
+    assert_eq!(one.mappings("shared.example.com"), other.mappings("shared.example.com"));
+    let ids: Vec<_> = one.mappings("shared.example.com").iter().map(|mapping| mapping.id.as_str()).collect();
+    assert_eq!(ids, ["43f0530c-55be-51e1-b38c-236e3db56d4d", "f4e97c05-5be2-51ea-a00e-c2235df1db1d"]);
+}
+
 #[test]
 fn json_reads_the_same() {
     let entities = parse_json(r#"{"_format_version":"3.0","consumers":[{"username":"bob"}]}"#).unwrap();
@@ -113,6 +179,9 @@ fn json_reads_the_same() {
 fn what_is_wrong_is_refused_and_named() {
     let consumers = |list: &str| format!("_format_version: '3.0'\nconsumers: {list}\n");
     let plugins = |list: &str| format!("_format_version: '3.0'\nplugins: {list}\n");
+    let mappings = |list: &str| {
+        format!("{}mtls_auth_credentials: {list}\n", consumers("[{username: a}, {username: b}]"))
+    };
     for (text, says) in [
         (String::new(), "empty"),
         (" \n".into(), "empty"),
@@ -130,6 +199,28 @@ fn what_is_wrong_is_refused_and_named() {
         (plugins("[{name: mtls-auth, service: {}}]"), "expected a name or an id"),
         (plugins("[{name: mtls-auth, enabled: perhaps}]"), "line 2"),
         ("_format_version: '3.0'\nroutes: [{name: r}, {name: r}]\n".into(), "\"r\" stands twice"),
+        (mappings("[{subject_name: n}]"), "\"n\": consumer is missing"),
+        (mappings("[{subject_name: n, consumer: nobody}]"), "there is no consumer \"nobody\""),
+        (mappings("[{subject_name: n, consumer: {}}]"), "expected a name or an id"),
+        (mappings("[{subject_name: n, consumer: a, ca_certificate: x}]"), "there is no CA certificate \"x\""),
+        (mappings("[{subject_name: '', consumer: a}]"), "subject_name is empty"),
+        (mappings("[{consumer: a}]"), "subject_name"),
+        (
+            mappings("[{subject_name: n, consumer: a}, {subject_name: n, consumer: b}]"),
+            "subject_name \"n\" without ca_certificate stands twice",
+        ),
+        (
+            mappings("[{id: i, subject_name: n, consumer: a}, {id: I, subject_name: m, consumer: a}]"),
+            "id \"i\" stands twice",
+        ),
+        (
+            consumers("[{username: a, mtls_auth_credentials: [{subject_name: n, consumer: a}]}]"),
+            "it stands under one already",
+        ),
+        (
+            consumers("[{custom_id: a, mtls_auth_credentials: [{subject_name: n}]}]"),
+            "neither id nor username",
+        ),
         (format!("{}consumers: []\nconsumers: []\n", consumers("[]")), "consumers"),
     ] {
         let problem = parse_yaml(&text).map(|_| ()).unwrap_err();
