@@ -10,6 +10,7 @@ use crate::config::{Config, ConsumerField, GroupBy};
 use crate::details;
 use crate::handoff;
 use crate::instance::Instance;
+use crate::mapping::{self, Mapped};
 use crate::pdk::{Credential, Headers, LogLevel, Pdk, PdkFault};
 use crate::reason::{Reason, Refusal};
 use crate::source;
@@ -215,9 +216,12 @@ fn find_consumer(
 ) -> Result<Option<(Arc<Consumer>, Credential)>, Denied> {
     let config = &instance.config;
     let names = verified.certificate().subject_names(&config.san_dirname_matcher);
-    if let Some(mapping) = instance.mappings.find(&names, verified, trust) {
-        let consumer = configured_consumer(entities, "credentials", &mapping.consumer)?;
-        return Ok(Some((consumer, Credential { id: mapping.id.clone() })));
+    if let Some((mapped, id)) = mapping::find(&instance.mappings, entities, &names, verified, trust) {
+        let consumer = match mapped {
+            Mapped::Named(name) => configured_consumer(entities, "credentials", name)?,
+            Mapped::Entity(consumer) => Arc::clone(consumer),
+        };
+        return Ok(Some((consumer, Credential { id: id.to_owned() })));
     }
     // Name by name, and for each name the username first: the order in the configuration does not count.
     let fields = [ConsumerField::Username, ConsumerField::CustomId];

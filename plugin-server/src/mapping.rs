@@ -1,6 +1,9 @@
 //! This knows manual mappings: which names in certificates are which consumers, whatever the consumers are called.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use kong_entities::{Consumer, Entities};
 
 use crate::config::CredentialRecord;
 use crate::trust::Trust;
@@ -14,11 +17,11 @@ pub(crate) struct Mappings {
 
 /// What a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Mapping {
+struct Mapping {
     /// Identifies the mapping to Kong and the upstream.
-    pub(crate) id: String,
+    id: String,
     /// Id or username of the consumer.
-    pub(crate) consumer: String,
+    consumer: String,
     /// The entry of `ca_certificates` under which the certificate must have been issued.
     ca_certificate: Option<String>,
 }
@@ -48,17 +51,50 @@ impl Mappings {
         Ok(mappings)
     }
 
-    /// The mapping for a verified certificate with these names: first those that name a CA of its chain, then those
-    /// that name none (`mtls-auth.md`, "Which consumer").
-    pub(crate) fn find(&self, names: &[&str], verified: &Verified, trust: &Trust) -> Option<&Mapping> {
-        let candidates = || names.iter().filter_map(|name| self.by_subject_name.get(*name)).flatten();
-        let is_issued_under = |entry: &String| {
-            trust.certificates_of(entry).iter().any(|digest| verified.is_issued_under(digest))
-        };
-        candidates()
-            .find(|mapping| mapping.ca_certificate.as_ref().is_some_and(is_issued_under))
-            .or_else(|| candidates().find(|mapping| mapping.ca_certificate.is_none()))
+    /// The mappings for a name.
+    fn of(&self, name: &str) -> &[Mapping] {
+        self.by_subject_name.get(name).map_or(&[], Vec::as_slice)
     }
+}
+
+/// The consumer of a mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Mapped<'a> {
+    /// Id or username, as the plugin's configuration has it.
+    Named(&'a str),
+    /// As the declarative file has it.
+    Entity(&'a Arc<Consumer>),
+}
+
+/// The mapping for a verified certificate with these names, and what identifies it: first those that name a CA of its
+/// chain, then those that name none (`mtls-auth.md`, "Which consumer"). Where both have one, that of the plugin's
+/// configuration comes before that of the declarative file.
+pub(crate) fn find<'a>(
+    own: &'a Mappings,
+    entities: &'a Entities,
+    names: &[&str],
+    verified: &Verified,
+    trust: &Trust,
+) -> Option<(Mapped<'a>, &'a str)> {
+    let is_issued_under =
+        |entry: &str| trust.certificates_of(entry).iter().any(|digest| verified.is_issued_under(digest));
+    // For a mapping without CA the second time, for one with a CA that fits the first.
+    let counts = |ca: Option<&str>, with_ca: bool| match ca {
+        Some(entry) => with_ca && is_issued_under(entry),
+        None => !with_ca,
+    };
+    [true, false].into_iter().find_map(|with_ca| {
+        let own = names.iter().flat_map(|name| own.of(name)).find_map(|mapping| {
+            counts(mapping.ca_certificate.as_deref(), with_ca)
+                .then_some((Mapped::Named(&mapping.consumer), mapping.id.as_str()))
+        });
+        own.or_else(|| {
+            names.iter().flat_map(|name| entities.mappings(name)).find_map(|mapping| {
+                counts(mapping.ca_certificate.as_deref(), with_ca)
+                    .then_some((Mapped::Entity(&mapping.consumer), mapping.id.as_str()))
+            })
+        })
+    })
 }
 
 fn same(one: &Option<String>, other: &Option<String>) -> bool {

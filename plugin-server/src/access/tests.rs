@@ -258,6 +258,43 @@ async fn a_manual_mapping_comes_before_all_names_and_one_with_the_right_ca_befor
     assert_eq!(verdict, FAULT);
 }
 
+/// As the commercial edition dumps them.
+#[tokio::test]
+async fn mappings_of_the_declarative_file_count_after_those_of_the_plugin() {
+    let world = World::new();
+    let file = |ca: Json| {
+        let mapping = json!({"id": "0c6f28a5-4f4b-4f3e-8b7e-3a1f4b5c6d7e", "subject_name": "svc", "ca_certificate": ca});
+        let file = json!({
+            "_format_version": "3.0",
+            "ca_certificates": [
+                {"id": CA_ID, "cert": world.root.pem()},
+                {"id": "11111111-2222-4333-8444-555555555555", "cert": Ca::root("other").pem()},
+            ],
+            "consumers": [{"username": "alice"}, {"username": "bob", "mtls_auth_credentials": [mapping]}],
+        });
+        world.entities.send_replace(Arc::new(kong_entities::parse_json(&file.to_string()).unwrap()));
+    };
+    let leaf = || world.leaf(Subject::client("svc"));
+    let username = |kong: &FakeKong| kong.consumer.as_ref().and_then(|consumer| consumer.username.clone());
+    let instance = world.instance(json!({}));
+    for ca in [json!(null), json!(CA_ID), json!({"id": CA_ID})] {
+        file(ca);
+        let (_, kong) = run(&instance, leaf()).await;
+        assert_eq!(username(&kong).as_deref(), Some("bob"));
+        assert_eq!(kong.credential.unwrap().id, "0c6f28a5-4f4b-4f3e-8b7e-3a1f4b5c6d7e");
+    }
+    // One of a CA that is not the certificate's.
+    file(json!("11111111-2222-4333-8444-555555555555"));
+    assert_eq!(run(&instance, leaf()).await.0, NOT_VERIFIED);
+
+    // With a CA comes before without, wherever it stands; otherwise the plugin's own comes first.
+    let own = world.instance(json!({"credentials": [{"subject_name": "svc", "consumer": "alice"}]}));
+    for (ca, expected) in [(json!(null), "alice"), (json!(CA_ID), "bob")] {
+        file(ca);
+        assert_eq!(username(&run(&own, leaf()).await.1).as_deref(), Some(expected));
+    }
+}
+
 #[tokio::test]
 async fn mappings_are_enough_without_any_consumer_by() {
     let world = World::new();
