@@ -94,10 +94,10 @@ async fn whoever_is_there_is_found_and_nobody_else() {
 /// The same of a real Kong, into which `tests/fake_admin/kong.json` has been loaded: `POST /config`, or consumer by
 /// consumer with a database. With an https URL, `KONG_ADMIN_CA_FILE` says which CA to trust.
 #[tokio::test]
-#[ignore = "needs a Kong: KONG_ADMIN_URL"]
 async fn whoever_is_there_is_found_in_a_real_kong() {
+    // Only where one is given.
+    let Ok(url) = std::env::var("KONG_ADMIN_URL") else { return };
     let ca_file = std::env::var_os("KONG_ADMIN_CA_FILE").map(Into::into);
-    let url = std::env::var("KONG_ADMIN_URL").unwrap();
     everybody_is_found(&AdminClient::new(AdminSettings { ca_file, ..AdminSettings::new(url) }).unwrap())
         .await;
 }
