@@ -87,3 +87,15 @@ fn serial(bytes: &[u8]) -> String {
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_number_has_no_byte_for_its_sign() {
+        for (der, text) in [(&[0, 0x80][..], "80"), (&[0], "00"), (&[0x7f, 0], "7f00")] {
+            assert_eq!(serial(der), text);
+        }
+    }
+}

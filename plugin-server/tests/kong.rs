@@ -212,6 +212,27 @@ async fn each_outcome_is_told_to_the_upstream_or_the_client_in_as_few_calls_as_t
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_of_another_front_counts_from_trusted_addresses_only() {
+    for (trusted_ips, status) in [(vec!["127.0.0.1".to_owned()], 200), (vec!["10.0.0.0/8".to_owned()], 401)] {
+        let setup = Setup::start(|config| {
+            config.trusted_ips = trusted_ips.clone();
+            let source = json!({
+                "ca_certificates": [CA_ID], "certificate_source": "header",
+                "certificate_header_name": "X-Front", "certificate_header_format": "base64_encoded",
+            });
+            config.routes[0].plugins = vec![PluginConfig::new("mtls-auth", source)];
+        })
+        .await;
+        let leaf = setup.ca.issue(Subject::client("alice"));
+        let header = openssl::base64::encode_block(&leaf.der);
+        let (got, answer) = setup.get("/mapped", &[("X-Front", &header)]);
+        assert_eq!(got, status, "{answer} {:?}", setup.kong.error_log());
+        assert!(seen(&answer, "x-front").is_empty());
+        assert_eq!(setup.get("/mapped", &[]).0, 401);
+    }
+}
+
 /// The steps of one event come on different connections, among those of others.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_at_once_get_their_own_answers() {

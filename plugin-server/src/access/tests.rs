@@ -396,6 +396,11 @@ async fn details_of_a_verified_certificate_go_on_where_they_are_wanted_and_nobod
         assert_eq!((verdict, seen(&kong)), (Verdict::Proceed, vec![]));
     }
 
+    // Kong fills in the names where nobody wants details, too.
+    let unwanted = world.instance(json!({"client_serial_header_name": "X-Serial"}));
+    let (_, kong) = run(&unwanted, world.leaf(Subject::client("alice"))).await;
+    assert_eq!(seen(&kong), []);
+
     let skip = json!({
         "inject_client_cert_details": true, "skip_consumer_lookup": true, "client_serial_header_name": "X-Serial",
     });

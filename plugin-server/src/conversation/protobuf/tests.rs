@@ -12,8 +12,8 @@ use crate::conversation::ConversationError;
 use crate::event::{Event, Events};
 use crate::instance::{Instances, Shared};
 use crate::wire::protobuf::messages::{
-    AuthenticateArgs, AuthenticatedCredential, Command, Empty, ExitArgs, HandleEvent, InstanceId,
-    InstanceStatus, Int, KeyValue, Kind, ListValue, Name, Returned, StartInstance, Struct, Value,
+    AuthenticateArgs, AuthenticatedCredential, Bool, Command, Empty, ExitArgs, HandleEvent, InstanceId,
+    InstanceStatus, Int, KeyValue, Kind, ListValue, Name, Returned, StartInstance, Struct, Text, Value,
 };
 
 const KEY: [u8; 32] = [9; 32];
@@ -452,6 +452,47 @@ async fn what_is_not_of_the_protocol_ends_the_connection_with_what_is_wrong() {
     kong.line.stream.write_all(&u32::try_from(MAX_CALL + 1).unwrap().to_le_bytes()).await.unwrap();
     let problem = within(kong.served).await.unwrap().unwrap_err().to_string();
     assert!(problem.contains("a frame of 8388609 bytes"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_header_of_another_front_counts_where_kong_trusts_the_address() {
+    let world = World::new();
+    let source = json!({
+        "certificate_source": "header", "certificate_header_name": "X-Front",
+        "certificate_header_format": "base64_encoded",
+    });
+    let leaf = world.root.issue(Subject::client("alice"));
+    let headers = table([("x-front", openssl::base64::encode_block(&leaf.der))]);
+    for (answer, passes) in [
+        (Bool { v: true }.encode_to_vec(), true),
+        (Bool { v: false }.encode_to_vec(), false),
+        (Vec::new(), false),
+        (b"nonsense".to_vec(), false),
+    ] {
+        let mut kong = world.kong(source.clone()).await;
+        kong.access(&headers).await;
+        let Empty {} = kong.asked("kong.client.get_ip").await;
+        kong.answer(&Text { v: b"10.0.0.1".into() }.encode_to_vec()).await;
+        let asked: Text = kong.asked("kong.ip.is_trusted").await;
+        assert_eq!(asked.v, b"10.0.0.1");
+        kong.answer(&answer).await;
+        let next = kong.frame().await;
+        assert_eq!(next, if passes { "kong.client.authenticate" } else { "kong.log.notice" }, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn of_kongs_own_listener_the_leaf_is_to_be_had() {
+    let world = World::new();
+    let leaf = world.root.issue(Subject::client("alice"));
+    for (pem, next) in [(leaf.cert.as_str(), "kong.client.authenticate"), ("", "kong.log.notice")] {
+        let mut kong = world.kong(json!({"certificate_source": "tls"})).await;
+        kong.access(&[]).await;
+        let asked: Text = kong.asked("kong.nginx.get_var").await;
+        assert_eq!(asked.v, b"ssl_client_raw_cert");
+        kong.answer(&Text { v: pem.into() }.encode_to_vec()).await;
+        assert_eq!(kong.frame().await, next);
+    }
 }
 
 #[tokio::test]
