@@ -34,8 +34,8 @@ const NOT_VERIFIED: Verdict = Verdict::Refuse { status: 401, message: "TLS certi
 pub(crate) const FAULT: Verdict = Verdict::Refuse { status: 500, message: "An unexpected error occurred" };
 
 /// Runs the access phase for one request: reads its headers, decides, and tells Kong. Three PDK calls for a
-/// certificate that passes, one more where `anonymous` is set, for only Kong knows whether an earlier plugin has
-/// authenticated the request.
+/// certificate that passes and what its [`source`] costs, one more where `anonymous` is set, for only Kong knows whether
+/// an earlier plugin has authenticated the request.
 pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Verdict {
     let headers = match pdk.request_headers().await {
         Ok(headers) => headers,
@@ -70,7 +70,7 @@ pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemT
         }
         Err(denied) => return refuse(pdk, denied).await,
     };
-    let changes = handoff::upstream_headers(&headers, identity, instance.own_headers());
+    let changes = handoff::upstream_headers(&headers, identity, &instance.own_headers);
     pdk.set_request_headers(changes).await;
     Verdict::Proceed
 }
@@ -81,7 +81,7 @@ async fn leave_alone(pdk: &mut impl Pdk, instance: &Instance, headers: &Headers)
     if handoff::may_be_incomplete(headers) {
         return refuse(pdk, Denied::because(Reason::TooManyHeaders)).await;
     }
-    let removed = handoff::foreign_headers(headers, instance.own_headers());
+    let removed = handoff::foreign_headers(headers, &instance.own_headers);
     if !removed.is_empty() {
         pdk.set_request_headers(removed).await;
     }

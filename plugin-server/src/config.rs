@@ -1,6 +1,6 @@
 //! This knows the configuration of one plugin instance, as Kong sends it with StartInstance.
 
-use client_cert::field::{CLIENT_CERT, HANDOFF, IDENTITY, spells, spells_any};
+use client_cert::field::{CLIENT_CERT, HANDOFF, IDENTITY, folded, spells, spells_any};
 use client_cert::front::Format;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -164,7 +164,7 @@ impl Config {
         for (field, name) in headers {
             let Some(name) = name else { continue };
             check_header_name(name).map_err(|problem| format!("config.{field}: {problem}"))?;
-            let folded = name.to_ascii_lowercase().replace('_', "-");
+            let folded = folded(name);
             if known.contains(&folded) {
                 return Err(format!("config.{field}: {name:?} is the name of another header, too"));
             }

@@ -1,10 +1,10 @@
 //! This knows how to find the hand-off of `tls-shim` among the headers of a request, and which headers a client may
 //! not have set.
 
+use std::time::SystemTime;
+
 use client_cert::field::{self, CLIENT_CERT, CLIENT_CERT_CHAIN, CLIENT_CERT_PROOF};
 use client_cert::{Presented, Proof, ProofError, ProofKey};
-
-use std::time::SystemTime;
 
 use crate::pdk::{Headers, MAX_HEADERS};
 use crate::reason::{Reason, Refusal};
@@ -57,18 +57,17 @@ pub(crate) fn may_be_incomplete(headers: &Headers) -> bool {
 }
 
 /// What to change in the request: sets `identity`, and removes every spelling of what a client must not set or an
-/// upstream must not see, which `also` adds to.
-pub(crate) fn upstream_headers<'a>(
+/// upstream must not see, which `also` adds folded names to.
+pub(crate) fn upstream_headers(
     headers: &Headers,
     identity: Vec<(String, String)>,
-    also: impl Iterator<Item = &'a str>,
+    also: &[String],
 ) -> Vec<(String, Option<String>)> {
-    let also = folded(also);
     let is_set = |name: &str| identity.iter().any(|(set, _)| set.eq_ignore_ascii_case(name));
     let mut changes = removed(headers, |name| {
         field::spells_any(name, &field::HANDOFF)
             || field::spells_any(name, &field::IDENTITY)
-            || also.iter().any(|other| field::spells(name, other))
+            || field::spells_any(name, also)
     });
     changes.retain(|(name, _)| !is_set(name));
     changes.extend(identity.into_iter().map(|(name, value)| (name, Some(value))));
@@ -77,21 +76,12 @@ pub(crate) fn upstream_headers<'a>(
 
 /// What to remove where an earlier plugin has authenticated the request. The headers that it set stay; Kong writes them
 /// with hyphens only, so the other spellings are a client's. What `also` names is ours alone to set.
-pub(crate) fn foreign_headers<'a>(
-    headers: &Headers,
-    also: impl Iterator<Item = &'a str>,
-) -> Vec<(String, Option<String>)> {
-    let also = folded(also);
+pub(crate) fn foreign_headers(headers: &Headers, also: &[String]) -> Vec<(String, Option<String>)> {
     removed(headers, |name| {
         field::spells_any(name, &field::HANDOFF)
             || name.contains(&b'_') && field::spells_any(name, &field::IDENTITY)
-            || also.iter().any(|other| field::spells(name, other))
+            || field::spells_any(name, also)
     })
-}
-
-/// Names in the form that [`field::spells`] compares with.
-fn folded<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    names.map(|name| name.to_ascii_lowercase().replace('_', "-")).collect()
 }
 
 fn removed(headers: &Headers, unwanted: impl Fn(&[u8]) -> bool) -> Vec<(String, Option<String>)> {

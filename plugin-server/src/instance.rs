@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use client_cert::{Presented, ProofKey};
+use client_cert::{Presented, ProofKey, field};
 use kong_entities::{Entities, Watched};
 
 use crate::certificate::Certificate;
@@ -52,6 +52,9 @@ pub(crate) struct Instance {
     pub(crate) config: Config,
     pub(crate) mappings: Mappings,
     pub(crate) source: Source,
+    /// The headers, folded, that this instance guards besides those that all guard: nobody may set them but us, and
+    /// what carries the certificate to Kong does not go on to the upstream.
+    pub(crate) own_headers: Vec<String>,
     /// Whether Kong trusts the addresses that requests came from. Kong's `trusted_ips` change only with new workers,
     /// which start instances of their own.
     peers: moka::sync::Cache<String, bool>,
@@ -81,8 +84,14 @@ impl Instance {
         let mappings = Mappings::new(&config.credentials)?;
         let entities = shared.entities();
         let trust = resolve(&config, &shared, &entities)?;
+        let source = config.source()?;
+        let carrier = match &source {
+            Source::Header { name, .. } => Some(name.as_str()),
+            Source::Shim | Source::Tls => None,
+        };
         Ok(Self {
-            source: config.source()?,
+            own_headers: details::names(&config).chain(carrier).map(field::folded).collect(),
+            source,
             peers: moka::sync::Cache::new(PEERS),
             config,
             mappings,
@@ -95,16 +104,6 @@ impl Instance {
     /// Kong's entities as they are now.
     pub(crate) fn entities(&self) -> Arc<Entities> {
         self.shared.entities()
-    }
-
-    /// The headers that an instance guards besides those that all guard: nobody may set them but us, and what carries
-    /// the certificate to Kong does not go on to the upstream.
-    pub(crate) fn own_headers(&self) -> impl Iterator<Item = &str> {
-        let carrier = match &self.source {
-            Source::Header { name, .. } => Some(name.as_str()),
-            Source::Shim | Source::Tls => None,
-        };
-        details::names(&self.config).chain(carrier)
     }
 
     /// Whether the request came from an address that Kong trusts. One call, and a second one for a new address.

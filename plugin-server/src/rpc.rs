@@ -37,17 +37,12 @@ impl Server {
                 }
             },
             Call::StartInstance { plugin, config } => self.start_instance(&plugin, &config),
-            Call::CloseInstance { instance } | Call::InstanceStatus { instance }
-                if self.instances.get(instance).is_none() =>
-            {
-                ReplyBody::NoInstance { instance }
-            }
             Call::CloseInstance { instance } => {
-                self.instances.close(instance);
-                tracing::debug!(instance, "instance closed");
-                ReplyBody::Instance { instance }
+                let closed = self.instances.close(instance);
+                tracing::debug!(instance, closed, "instance closed");
+                known_or_not(instance, closed)
             }
-            Call::InstanceStatus { instance } => ReplyBody::Instance { instance },
+            Call::InstanceStatus { instance } => known_or_not(instance, self.instances.is_known(instance)),
             Call::GetStatus => ReplyBody::Status { pid: std::process::id() },
             Call::Unknown { method } => {
                 tracing::warn!(method, "a call of an unknown method");
@@ -104,6 +99,10 @@ impl Server {
             }
         }
     }
+}
+
+fn known_or_not(instance: u64, is_known: bool) -> ReplyBody {
+    if is_known { ReplyBody::Instance { instance } } else { ReplyBody::NoInstance { instance } }
 }
 
 /// A refusal is a PDK call after which Kong sends no more steps for the event, so nothing is kept of it.

@@ -60,7 +60,7 @@ pub(crate) async fn presented(
 /// hopes that the front does not know it for the same.
 fn values<'a>(headers: &'a Headers, name: &str) -> Result<&'a [Vec<u8>], Refusal> {
     let exact = name.to_ascii_lowercase();
-    let folded = exact.replace('_', "-");
+    let folded = field::folded(name);
     let mut found: &[Vec<u8>] = &[];
     for (spelling, values) in headers.iter().filter(|(spelling, _)| field::spells(spelling, &folded)) {
         if *spelling != exact.as_bytes() || !found.is_empty() {

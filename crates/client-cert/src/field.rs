@@ -50,8 +50,13 @@ pub fn spells(name: &[u8], field: &str) -> bool {
 }
 
 /// Whether `name` spells any of `fields`.
-pub fn spells_any(name: &[u8], fields: &[&str]) -> bool {
-    fields.iter().any(|field| spells(name, field))
+pub fn spells_any(name: &[u8], fields: &[impl AsRef<str>]) -> bool {
+    fields.iter().any(|field| spells(name, field.as_ref()))
+}
+
+/// The one form of all spellings of a name: what [`spells`] compares with.
+pub fn folded(name: &str) -> String {
+    name.to_ascii_lowercase().replace('_', "-")
 }
 
 #[cfg(test)]
@@ -73,6 +78,7 @@ mod tests {
     fn the_lists_are_in_the_form_that_spells_expects() {
         for field in HANDOFF.iter().chain(&IDENTITY).chain(&OTHER_IDENTITY) {
             assert!(spells(field.as_bytes(), field), "{field} is not lower-case with hyphens");
+            assert_eq!(folded(&field.to_uppercase().replace('-', "_")), *field);
         }
     }
 }
