@@ -20,7 +20,9 @@ static CERTIFICATES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     // Base64 has what percent-encoding and `+` make difficult, and without its `+` is no longer of a length that base64
     // can have: or now and then what should not decode would, to something else.
     let is_difficult = |leaf: &Leaf| {
-        leaf.cert.matches('+').count() % 4 != 0 && leaf.cert.contains('/') && leaf.cert.contains('=')
+        !leaf.cert.matches('+').count().is_multiple_of(4)
+            && leaf.cert.contains('/')
+            && leaf.cert.contains('=')
     };
     let leaf = std::iter::repeat_with(|| issuer.issue(Subject::client("leaf").dns("client.example")))
         .find(is_difficult)
