@@ -295,9 +295,9 @@ fn json<T: DeserializeOwned>(answer: &Answer) -> Result<T, SourceFault> {
     })
 }
 
-/// Whether anybody can be called so. An empty name would ask for the list of all. PostgreSQL holds no NUL, and Kong's
+/// Whether anybody can be called so, and be asked for by that name. An empty name would ask for the list of all. PostgreSQL holds no NUL, and Kong's
 /// nginx refuses one in a path.
-pub(crate) fn can_be_asked(name: &str) -> bool {
+pub fn can_be_asked(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME_BYTES && !name.contains('\0')
 }
 

@@ -39,6 +39,9 @@ pub enum Directory {
 /// The Admin API, with what it has answered.
 pub struct RememberedAdmin {
     client: Arc<AdminClient>,
+    /// That Kong's Admin API was there once. Until then nothing is believed: under a wrong path Kong answers to every
+    /// question that there is no such entity, and everybody would be nobody.
+    checked: Answers<(), ()>,
     ca_certificates: Answers<String, Option<Arc<CaCertificate>>>,
     consumers: Answers<ConsumerKey, Option<Arc<Consumer>>>,
     /// The only usernames that Kong does not find by themselves: all together, so that one walk through all consumers
@@ -58,6 +61,7 @@ impl Directory {
     pub fn admin(client: AdminClient) -> Self {
         Self::Admin(Box::new(RememberedAdmin {
             client: Arc::new(client),
+            checked: Lookups::new(1),
             ca_certificates: Lookups::new(CA_CERTIFICATES),
             consumers: Lookups::new(CONSUMERS),
             id_like_usernames: Lookups::new(1),
@@ -100,6 +104,17 @@ impl Directory {
         }
     }
 
+    /// Whether the source can be asked. A declarative file always can.
+    ///
+    /// # Errors
+    /// Those of [`AdminClient::check`], until it has succeeded once.
+    pub async fn check(&self) -> Result<(), SourceError> {
+        match self {
+            Self::Declarative(_) => Ok(()),
+            Self::Admin(admin) => admin.check().await,
+        }
+    }
+
     /// The manual mappings for exactly this subject name. Open-source Kong has none to ask its Admin API for.
     pub fn mappings(&self, subject_name: &str) -> Vec<Mapping> {
         match self {
@@ -119,6 +134,12 @@ fn find<'a>(entities: &'a Entities, key: &ConsumerKey) -> Option<&'a Arc<Consume
 }
 
 impl RememberedAdmin {
+    async fn check(&self) -> Result<(), SourceError> {
+        let client = Arc::clone(&self.client);
+        let look_up = async move { client.check().await };
+        self.checked.get_or_look_up((), Duration::MAX, || broken_off("all consumers".into()), look_up).await
+    }
+
     async fn ca_certificate(
         &self,
         id: &str,
@@ -127,6 +148,7 @@ impl RememberedAdmin {
         if !ids::is_id(id) {
             return Ok(None);
         }
+        self.check().await?;
         let client = Arc::clone(&self.client);
         let asked = id.to_owned();
         let look_up = async move { client.ca_certificate(&asked).await };
@@ -139,6 +161,7 @@ impl RememberedAdmin {
         key: ConsumerKey,
         max_age: Duration,
     ) -> Result<Option<Arc<Consumer>>, SourceError> {
+        self.check().await?;
         match key {
             ConsumerKey::Username(name) | ConsumerKey::IdOrUsername(name) if !ids::is_id(&name) => {
                 self.consumer_by(ConsumerKey::Username(name), max_age).await

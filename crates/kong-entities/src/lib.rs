@@ -14,7 +14,7 @@ mod model;
 mod source_error;
 mod watched;
 
-pub use admin::{AdminClient, AdminSettings, AdminSettingsError, AdminToken};
+pub use admin::{AdminClient, AdminSettings, AdminSettingsError, AdminToken, can_be_asked};
 pub use declarative::{DeclarativeError, load, parse_json, parse_yaml};
 pub use directory::{ConsumerKey, Directory};
 pub use lookups::{FAILURE_PAUSE, Lookups};

@@ -15,6 +15,8 @@ use tokio::sync::watch;
 const VICTIM: &str = "11111111-1111-4111-8111-111111111111";
 const OTHER: &str = "22222222-2222-4222-8222-222222222222";
 const LONG: Duration = Duration::from_secs(60);
+/// Asked once before all else: is this Kong's Admin API?
+const CHECK: &str = "/consumers?size=1";
 const SHORT: Duration = Duration::from_secs(5);
 
 fn admin(server: &FakeAdmin) -> Directory {
@@ -107,7 +109,7 @@ async fn who_is_found_and_who_is_not_is_asked_for_once_within_the_time() {
     let ca = "/ca_certificates/6ae7a1a4-0cf0-4b6a-9d3f-3f7c5a0b1c2d";
     assert_eq!(
         server.take_targets(),
-        ["/consumers/victim", "/consumers/nobody", "/consumers?custom_id=nobody", ca, ca, ca, ca]
+        [CHECK, "/consumers/victim", "/consumers/nobody", "/consumers?custom_id=nobody", ca, ca, ca, ca]
     );
 }
 
@@ -150,6 +152,26 @@ async fn a_server_that_is_down_lets_nobody_pass_who_is_not_remembered() {
     assert!(found(&directory, username("victim"), SHORT).await.is_some());
 }
 
+/// Under a wrong path, Kong says to everything that there is no such thing.
+#[tokio::test]
+async fn nothing_is_believed_before_it_is_known_to_be_kong() {
+    let server = FakeAdmin::start(|_| fake_admin::not_found()).await;
+    let directory = admin(&server);
+    for _ in 0..3 {
+        assert_eq!(directory.check().await.unwrap_err().fault, SourceFault::Status(404));
+        let error = directory.consumer(username("victim"), LONG).await.unwrap_err();
+        assert_eq!(error.fault, SourceFault::Status(404));
+        assert!(directory.ca_certificate(CA_ID, LONG).await.is_err());
+    }
+    assert_eq!(server.take_targets(), [CHECK], "once in a moment");
+    server.becomes(kong);
+    pass(FAILURE_PAUSE).await;
+    assert_eq!(found(&directory, username("victim"), LONG).await.as_deref(), Some(VICTIM));
+    pass(LONG * 100).await;
+    assert_eq!(found(&directory, username("victim"), LONG).await.as_deref(), Some(VICTIM));
+    assert_eq!(server.take_targets(), [CHECK, "/consumers/victim", "/consumers/victim"]);
+}
+
 #[tokio::test]
 async fn many_at_once_ask_once() {
     let server = FakeAdmin::start(kong).await;
@@ -167,7 +189,7 @@ async fn many_at_once_ask_once() {
     }
     let mut targets = server.take_targets();
     targets.sort();
-    assert_eq!(targets, ["/consumers/victim", "/consumers?size=1000"]);
+    assert_eq!(targets, ["/consumers/victim", CHECK, "/consumers?size=1000"]);
 }
 
 /// Kong looks for such a name among the ids only, so all consumers are walked through: once for all such names.
@@ -180,14 +202,18 @@ async fn usernames_like_ids_cost_one_walk() {
         assert_eq!(found(&directory, username(&name), LONG).await, None);
     }
     assert_eq!(found(&directory, username(VICTIM), LONG).await.as_deref(), Some(OTHER));
-    assert_eq!(server.take_targets(), ["/consumers?size=1000"]);
+    assert_eq!(server.take_targets(), [CHECK, "/consumers?size=1000"]);
 }
 
 /// However many names are asked for: Kong's Admin API has other things to do.
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_flood_of_names_is_no_flood_of_requests() {
-    let server = FakeAdmin::start(|_| Reply::Hang).await;
+    let server = FakeAdmin::start(kong).await;
     let directory = Arc::new(admin(&server));
+    directory.check().await.unwrap();
+    server.take_seen();
+    server.becomes(|_| Reply::Hang);
+    tokio::time::pause();
     let callers: Vec<_> = (0..200)
         .map(|number| {
             let directory = Arc::clone(&directory);
