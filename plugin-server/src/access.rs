@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use kong_entities::{Consumer, Entities};
+use kong_entities::{Consumer, ConsumerKey};
 
 use crate::certificate::Certificate;
 use crate::config::{Config, ConsumerField, GroupBy};
@@ -31,12 +31,25 @@ const NO_CERTIFICATE: Verdict =
 const NOT_VERIFIED: Verdict = Verdict::Refuse { status: 401, message: "TLS certificate failed verification" };
 
 /// For whatever is our own fault: never the upstream, and nothing that tells a client why.
-pub(crate) const FAULT: Verdict = Verdict::Refuse { status: 500, message: "An unexpected error occurred" };
+pub(crate) const FAULT: Verdict = fault(500);
 
-/// Runs the access phase for one request: reads its headers, decides, and tells Kong. Three PDK calls for a
-/// certificate that passes and what its [`source`] costs, one more where `anonymous` is set, for only Kong knows whether
-/// an earlier plugin has authenticated the request.
+const fn fault(status: u16) -> Verdict {
+    Verdict::Refuse { status, message: "An unexpected error occurred" }
+}
+
+/// Runs the access phase for one request, and refuses it where that takes too long: Kong would wait for a minute and then
+/// let it pass.
 pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Verdict {
+    match tokio::time::timeout(instance.time_limit(), run(pdk, instance, now)).await {
+        Ok(verdict) => verdict,
+        Err(_) => refuse(pdk, Denied::because(Reason::Deadline)).await,
+    }
+}
+
+/// Reads the request's headers, decides, and tells Kong. Three PDK calls for a certificate that passes and what its
+/// [`source`] costs, one more where `anonymous` is set, for only Kong knows whether an earlier plugin has authenticated
+/// the request, and those that find a consumer where Kong itself is asked.
+async fn run(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Verdict {
     let headers = match pdk.request_headers().await {
         Ok(headers) => headers,
         Err(PdkFault) => return refuse(pdk, Denied::because(Reason::Internal)).await,
@@ -89,10 +102,10 @@ async fn leave_alone(pdk: &mut impl Pdk, instance: &Instance, headers: &Headers)
 }
 
 async fn refuse(pdk: &mut impl Pdk, denied: Denied) -> Verdict {
-    let (level, verdict) = match denied.reason() {
-        Reason::NoCertificate => (LogLevel::Notice, NO_CERTIFICATE),
-        reason if reason.is_fault() => (LogLevel::Err, FAULT),
-        _ => (LogLevel::Notice, NOT_VERIFIED),
+    let (level, verdict) = match (denied.reason(), denied.reason().status()) {
+        (Reason::NoCertificate, _) => (LogLevel::Notice, NO_CERTIFICATE),
+        (_, 401) => (LogLevel::Notice, NOT_VERIFIED),
+        (_, status) => (LogLevel::Err, fault(status)),
     };
     pdk.log(level, denied.line("refused")).await;
     verdict
@@ -152,15 +165,14 @@ async fn decide(
     if handoff::may_be_incomplete(headers) {
         return Err(Denied::because(Reason::TooManyHeaders));
     }
-    let entities = instance.entities();
-    let denied = match identify(pdk, instance, &entities, headers, now).await {
+    let denied = match identify(pdk, instance, headers, now).await {
         Err(denied) if !denied.reason().is_fault() => denied,
         settled => return settled,
     };
     match &instance.config.anonymous {
         None => Err(denied),
         Some(name) => {
-            let consumer = configured_consumer(&entities, "anonymous", name)?;
+            let consumer = configured_consumer(pdk, instance, "anonymous", name).await?;
             Ok(Caller::Anonymous { consumer, denied })
         }
     }
@@ -169,12 +181,11 @@ async fn decide(
 async fn identify(
     pdk: &mut impl Pdk,
     instance: &Instance,
-    entities: &Arc<Entities>,
     headers: &Headers,
     now: SystemTime,
 ) -> Result<Caller, Denied> {
     let presented = source::presented(pdk, instance, headers, now).await.map_err(Denied::because)?;
-    let trust = instance.trust(entities).map_err(Denied::because)?;
+    let trust = instance.trust().await.map_err(Denied::because)?;
     let verified = instance.verify(&trust, &presented, now).map_err(|refusal| {
         let certificate = Certificate::from_der(&presented.leaf).map(Box::new);
         Denied { certificate, ..Denied::because(refusal) }
@@ -183,7 +194,7 @@ async fn identify(
     if instance.config.skip_consumer_lookup {
         return Ok(trusted(&instance.config, &verified, details));
     }
-    match find_consumer(instance, entities, &trust, &verified)? {
+    match find_consumer(pdk, instance, &trust, &verified).await? {
         Some((consumer, credential)) => Ok(Caller::Consumer { consumer, credential, details }),
         None => Err(Denied {
             refusal: Reason::NoConsumer.into(),
@@ -208,43 +219,53 @@ fn trusted(config: &Config, verified: &Verified, details: Vec<(String, String)>)
 
 /// The consumer for a verified certificate (`mtls-auth.md`, "Which consumer"), and what stands for the certificate: the
 /// mapping, or the name that led there.
-fn find_consumer(
+async fn find_consumer(
+    pdk: &mut impl Pdk,
     instance: &Instance,
-    entities: &Entities,
     trust: &Trust,
     verified: &Verified,
 ) -> Result<Option<(Arc<Consumer>, Credential)>, Denied> {
     let config = &instance.config;
     let names = verified.certificate().subject_names(&config.san_dirname_matcher);
-    if let Some((mapped, id)) = mapping::find(&instance.mappings, entities, &names, verified, trust) {
+    if let Some((mapped, id)) =
+        mapping::find(&instance.mappings, instance.entities(), &names, verified, trust)
+    {
         let consumer = match mapped {
-            Mapped::Named(name) => configured_consumer(entities, "credentials", name)?,
-            Mapped::Entity(consumer) => Arc::clone(consumer),
+            Mapped::Named(name) => configured_consumer(pdk, instance, "credentials", &name).await?,
+            Mapped::Entity(consumer) => consumer,
         };
-        return Ok(Some((consumer, Credential { id: id.to_owned() })));
+        return Ok(Some((consumer, Credential { id })));
     }
     // Name by name, and for each name the username first: the order in the configuration does not count.
     let fields = [ConsumerField::Username, ConsumerField::CustomId];
     for name in &names {
-        for field in fields.into_iter().filter(|field| config.consumer_by.contains(field)) {
-            let found = match field {
-                ConsumerField::Username => entities.consumer_by_username(name),
-                ConsumerField::CustomId => entities.consumer_by_custom_id(name),
+        for field in fields.into_iter().filter(|field| config.maps_by(*field)) {
+            let key = match field {
+                ConsumerField::Username => ConsumerKey::Username((*name).to_owned()),
+                ConsumerField::CustomId => ConsumerKey::CustomId((*name).to_owned()),
             };
-            if let Some(consumer) = found {
-                return Ok(Some((Arc::clone(consumer), Credential { id: (*name).to_owned() })));
+            let found = instance.entities().consumer(pdk, key, config.cache_ttl, config.fallback()).await;
+            if let Some(consumer) = found.map_err(Denied::because)? {
+                return Ok(Some((consumer, Credential { id: (*name).to_owned() })));
             }
         }
     }
     let Some(default) = &config.default_consumer else { return Ok(None) };
-    let consumer = configured_consumer(entities, "default_consumer", default)?;
+    let consumer = configured_consumer(pdk, instance, "default_consumer", default).await?;
     let id = names.first().map_or_else(|| verified.certificate().subject.clone(), |name| (*name).to_owned());
     Ok(Some((consumer, Credential { id })))
 }
 
 /// A consumer that the configuration names must be there: to pass without it would be to pass as nobody.
-fn configured_consumer(entities: &Entities, field: &str, name: &str) -> Result<Arc<Consumer>, Denied> {
-    entities.consumer_by_id_or_username(name).cloned().ok_or_else(|| {
+async fn configured_consumer(
+    pdk: &mut impl Pdk,
+    instance: &Instance,
+    field: &str,
+    name: &str,
+) -> Result<Arc<Consumer>, Denied> {
+    let key = ConsumerKey::IdOrUsername(name.to_owned());
+    let found = instance.entities().consumer(pdk, key, instance.config.cache_ttl, None).await;
+    found.map_err(Denied::because)?.ok_or_else(|| {
         let problem = format_args!("config.{field}: there is no consumer {name:?}");
         Denied::because(Refusal::with(Reason::ConsumerUnavailable, problem))
     })

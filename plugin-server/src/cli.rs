@@ -2,8 +2,11 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use kong_entities::{AdminSettings, AdminSettingsError, AdminToken};
 use serde::Deserialize;
 
 use crate::wire::protocol::Protocol;
@@ -45,6 +48,19 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
 
+    /// Kong's Admin API, for CA certificates and consumers. With neither this nor --declarative-config, consumers are
+    /// found by username through Kong itself, and CAs stand in the plugin's configuration
+    #[arg(long, value_name = "URL", conflicts_with = "declarative_config")]
+    pub(crate) admin_url: Option<String>,
+
+    /// File with the token that the Admin API asks for, sent as Kong-Admin-Token
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_token_file: Option<PathBuf>,
+
+    /// PEM file of the only CAs that the Admin API's own certificate may come from [default: those of the system]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_ca_file: Option<PathBuf>,
+
     /// Kong's declarative file (YAML or JSON) with CA certificates and consumers, watched for changes
     #[arg(long, value_name = "FILE")]
     pub(crate) declarative_config: Option<PathBuf>,
@@ -52,6 +68,10 @@ pub(crate) struct Options {
     /// The key shared with the shim, made where absent [default: <prefix>/mtls-auth.key]
     #[arg(long, value_name = "FILE")]
     pub(crate) proof_key_file: Option<PathBuf>,
+
+    /// How long the plugin may take for a request, from 0.1 to 30 seconds; it is answered with 503 then [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) event_timeout: Option<EventTimeout>,
 
     /// What to log: error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
@@ -73,12 +93,46 @@ pub(crate) enum LogLevel {
     Trace,
 }
 
+/// A time limit. The most is half of what Kong waits for an answer before it lets the request pass.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "f64")]
+pub(crate) struct EventTimeout(Duration);
+
+impl TryFrom<f64> for EventTimeout {
+    type Error = &'static str;
+
+    fn try_from(seconds: f64) -> Result<Self, Self::Error> {
+        if (0.1..=30.0).contains(&seconds) {
+            Ok(Self(Duration::from_secs_f64(seconds)))
+        } else {
+            Err("expected 0.1 to 30 seconds")
+        }
+    }
+}
+
+impl FromStr for EventTimeout {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<f64>().map_err(|_| "expected a number of seconds")?.try_into()
+    }
+}
+
+/// Where Kong's entities come from.
+#[derive(Debug)]
+pub(crate) enum EntitySettings {
+    Kong,
+    Declarative(PathBuf),
+    Admin(AdminSettings),
+}
+
 /// The options as they count.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) socket: PathBuf,
-    pub(crate) declarative_config: Option<PathBuf>,
+    pub(crate) entities: EntitySettings,
     pub(crate) proof_key_file: PathBuf,
+    pub(crate) event_timeout: Duration,
     pub(crate) log_level: LogLevel,
 }
 
@@ -91,6 +145,12 @@ pub(crate) enum OptionsError {
     Empty { path: PathBuf },
     #[error("{}: {problem}", path.display())]
     Content { path: PathBuf, problem: String },
+    #[error("--admin-url and --declarative-config: only one of them")]
+    TwoSources,
+    #[error("{0}: only with --admin-url")]
+    NoAdmin(&'static str),
+    #[error(transparent)]
+    Admin(#[from] AdminSettingsError),
 }
 
 /// The command line in the form that the parser knows: Kong and its other servers write these two with one hyphen.
@@ -112,17 +172,51 @@ impl Options {
     /// Names the file and what is wrong with it.
     pub(crate) fn settle(self) -> Result<Settings, OptionsError> {
         const KONG_PREFIX: &str = "/usr/local/kong";
+        const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
         let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
         let prefix = self.kong_prefix.or(file.kong_prefix).unwrap_or_else(|| KONG_PREFIX.into());
         Ok(Settings {
             socket: self.socket.or(file.socket).unwrap_or_else(|| prefix.join("mtls-auth.socket")),
-            declarative_config: self.declarative_config.or(file.declarative_config),
+            entities: EntitySettings::settle(
+                self.admin_url.or(file.admin_url),
+                self.admin_token_file.or(file.admin_token_file),
+                self.admin_ca_file.or(file.admin_ca_file),
+                self.declarative_config.or(file.declarative_config),
+            )?,
             proof_key_file: self
                 .proof_key_file
                 .or(file.proof_key_file)
                 .unwrap_or_else(|| prefix.join("mtls-auth.key")),
+            event_timeout: self
+                .event_timeout
+                .or(file.event_timeout)
+                .map_or(EVENT_TIMEOUT, |EventTimeout(timeout)| timeout),
             log_level: self.log_level.or(file.log_level).unwrap_or(LogLevel::Info),
         })
+    }
+}
+
+impl EntitySettings {
+    fn settle(
+        admin_url: Option<String>,
+        token_file: Option<PathBuf>,
+        ca_file: Option<PathBuf>,
+        declarative_config: Option<PathBuf>,
+    ) -> Result<Self, OptionsError> {
+        let Some(url) = admin_url else {
+            // They protect a connection that would never be made.
+            for (option, value) in [("--admin-token-file", token_file), ("--admin-ca-file", ca_file)] {
+                if value.is_some() {
+                    return Err(OptionsError::NoAdmin(option));
+                }
+            }
+            return Ok(declarative_config.map_or(Self::Kong, Self::Declarative));
+        };
+        if declarative_config.is_some() {
+            return Err(OptionsError::TwoSources);
+        }
+        let token = token_file.as_deref().map(AdminToken::read).transpose()?;
+        Ok(Self::Admin(AdminSettings { token, ca_file, ..AdminSettings::new(url) }))
     }
 }
 

@@ -1,11 +1,14 @@
 //! This knows the configuration of one plugin instance, as Kong sends it with StartInstance.
 
+use std::time::Duration;
+
 use client_cert::field::{CLIENT_CERT, HANDOFF, IDENTITY, folded, spells, spells_any};
 use client_cert::front::Format;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::names::AttributeType;
+use crate::schema::MAX_CACHE_TTL;
 use crate::source::Source;
 
 /// The configuration of an instance, checked.
@@ -35,6 +38,11 @@ pub(crate) struct Config {
     pub(crate) authenticated_group_by: Option<GroupBy>,
     #[serde(default)]
     pub(crate) allow_partial_chain: bool,
+    /// How long an answer of the source of Kong's entities counts; a declarative file has no age.
+    #[serde(default = "default_cache_ttl", deserialize_with = "seconds")]
+    pub(crate) cache_ttl: Duration,
+    #[serde(default)]
+    send_ca_dn: bool,
     #[serde(default)]
     pub(crate) inject_client_cert_details: bool,
     pub(crate) client_cert_header_name: Option<String>,
@@ -108,6 +116,9 @@ impl Config {
     pub(crate) fn source(&self) -> Result<Source, String> {
         let name = self.certificate_header_name.clone();
         let format = self.certificate_header_format;
+        if self.send_ca_dn && self.certificate_source != CertificateSource::Shim {
+            return Err("config.send_ca_dn: only with certificate_source: shim, which does the asking".into());
+        }
         if self.certificate_source != CertificateSource::Header {
             let unused = [("name", name.is_some()), ("format", format.is_some())];
             if let Some((field, _)) = unused.into_iter().find(|(_, is_set)| *is_set) {
@@ -191,13 +202,14 @@ impl Config {
         Ok(())
     }
 
-    /// Whether any request may need a consumer to be looked up.
-    pub(crate) fn needs_consumers(&self) -> bool {
-        self.anonymous.is_some()
-            || !self.skip_consumer_lookup
-                && (!self.consumer_by.is_empty()
-                    || !self.credentials.is_empty()
-                    || self.default_consumer.is_some())
+    /// Whether a name in a certificate may be a consumer's in this field.
+    pub(crate) fn maps_by(&self, field: ConsumerField) -> bool {
+        !self.skip_consumer_lookup && self.consumer_by.contains(&field)
+    }
+
+    /// Who a caller is of whom no name leads to a consumer.
+    pub(crate) fn fallback(&self) -> Option<&str> {
+        self.default_consumer.as_deref().or(self.anonymous.as_deref())
     }
 }
 
@@ -221,6 +233,21 @@ pub(crate) fn same_ca(entry: &str, other: &str) -> bool {
 /// Whether an entry of `ca_certificates` is PEM; it is the id of an entity otherwise.
 pub(crate) fn is_pem(entry: &str) -> bool {
     entry.contains("-----BEGIN ")
+}
+
+/// As in the schema.
+fn default_cache_ttl() -> Duration {
+    Duration::from_secs(60)
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = f64::deserialize(deserializer)?;
+    if !(0.0..=f64::from(MAX_CACHE_TTL)).contains(&seconds) {
+        return Err(serde::de::Error::custom(format_args!(
+            "it is not between 0 and {MAX_CACHE_TTL} seconds"
+        )));
+    }
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 fn yes() -> bool {

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use client_cert::{Presented, ProofKey, field};
-use kong_entities::{Entities, Watched};
+use kong_entities::CaCertificate;
 
 use crate::certificate::Certificate;
-use crate::config::Config;
+use crate::config::{Config, is_pem};
 use crate::details;
+use crate::entity_source::EntitySource;
 use crate::ids;
 use crate::mapping::Mappings;
 use crate::pdk::Pdk;
@@ -31,19 +32,16 @@ const PEERS: u64 = 1_000;
 
 /// What all instances share.
 pub(crate) struct Shared {
-    /// None without a declarative file.
-    pub(crate) entities: Option<Watched>,
+    pub(crate) entities: EntitySource,
     pub(crate) proof_key: ProofKey,
+    /// How long an event, or the start of an instance, may take.
+    pub(crate) time_limit: Duration,
     verified: moka::sync::Cache<[u8; 32], Arc<Verified>>,
 }
 
 impl Shared {
-    pub(crate) fn new(entities: Option<Watched>, proof_key: ProofKey) -> Self {
-        Self { entities, proof_key, verified: moka::sync::Cache::new(VERIFIED_CERTIFICATES) }
-    }
-
-    fn entities(&self) -> Arc<Entities> {
-        self.entities.as_ref().map(|watched| Arc::clone(&watched.borrow())).unwrap_or_default()
+    pub(crate) fn new(entities: EntitySource, proof_key: ProofKey, time_limit: Duration) -> Self {
+        Self { entities, proof_key, time_limit, verified: moka::sync::Cache::new(VERIFIED_CERTIFICATES) }
     }
 }
 
@@ -59,51 +57,60 @@ pub(crate) struct Instance {
     /// which start instances of their own.
     peers: moka::sync::Cache<String, bool>,
     shared: Arc<Shared>,
-    resolved: Mutex<Resolved>,
+    resolved: Mutex<Option<Resolved>>,
     used: Mutex<Instant>,
 }
 
-/// The CAs, and the entities that they were found in: others, and they are looked for again.
+/// The CAs, and the entities that they were read from: others, and they are read again.
 struct Resolved {
-    entities: Arc<Entities>,
+    entities: Vec<Arc<CaCertificate>>,
     trust: Result<Arc<Trust>, String>,
 }
 
 impl Instance {
-    /// Starts an instance.
+    /// Starts an instance. Where the source of the entities does not answer, it starts all the same, and each request finds
+    /// out for itself.
     ///
     /// # Errors
     /// The field that is wrong and why. Kong then answers 500 wherever the plugin applies.
-    fn start(config: &str, shared: Arc<Shared>) -> Result<Self, String> {
+    async fn start(config: &str, shared: Arc<Shared>) -> Result<Self, String> {
         let config = Config::from_json(config)?;
-        if shared.entities.is_none() && config.needs_consumers() {
-            return Err("consumers cannot be looked up without --declarative-config; \
-                        skip_consumer_lookup needs none"
-                .into());
-        }
+        shared.entities.check(&config)?;
         let mappings = Mappings::new(&config.credentials)?;
-        let entities = shared.entities();
-        let trust = resolve(&config, &shared, &entities)?;
         let source = config.source()?;
         let carrier = match &source {
             Source::Header { name, .. } => Some(name.as_str()),
             Source::Shim | Source::Tls => None,
         };
-        Ok(Self {
+        let instance = Self {
             own_headers: details::names(&config).chain(carrier).map(field::folded).collect(),
             source,
             peers: moka::sync::Cache::new(PEERS),
             config,
             mappings,
             shared,
-            resolved: Mutex::new(Resolved { entities, trust: Ok(trust) }),
+            resolved: Mutex::default(),
             used: Mutex::new(Instant::now()),
-        })
+        };
+        match tokio::time::timeout(instance.time_limit(), instance.trust()).await {
+            Ok(Err(refusal)) if refusal.reason == Reason::EntitySourceDown => {
+                tracing::warn!(%refusal, "an instance starts without its CAs");
+            }
+            Ok(Err(refusal)) => return Err(refusal.to_string()),
+            Err(_) => tracing::warn!("an instance starts without its CAs: they are not found in time"),
+            Ok(Ok(_)) => {}
+        }
+        Ok(instance)
     }
 
-    /// Kong's entities as they are now.
-    pub(crate) fn entities(&self) -> Arc<Entities> {
-        self.shared.entities()
+    /// Where Kong's entities are found.
+    pub(crate) fn entities(&self) -> &EntitySource {
+        &self.shared.entities
+    }
+
+    /// How long a request may take.
+    pub(crate) fn time_limit(&self) -> Duration {
+        self.shared.time_limit
     }
 
     /// Whether the request came from an address that Kong trusts. One call, and a second one for a new address.
@@ -146,17 +153,28 @@ impl Instance {
         Ok(verified)
     }
 
-    /// The CAs as they are now.
+    /// The CAs as they are now, or were within `cache_ttl`.
     ///
     /// # Errors
-    /// One of them is gone or broken.
-    pub(crate) fn trust(&self, entities: &Arc<Entities>) -> Result<Arc<Trust>, Refusal> {
-        let mut resolved = self.resolved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if !Arc::ptr_eq(&resolved.entities, entities) {
-            let trust = resolve(&self.config, &self.shared, entities);
-            *resolved = Resolved { entities: Arc::clone(entities), trust };
+    /// One of them is gone or broken, or nobody can say.
+    pub(crate) async fn trust(&self) -> Result<Arc<Trust>, Refusal> {
+        let mut entities = Vec::new();
+        for (position, entry) in self.config.ca_certificates.iter().enumerate() {
+            if !is_pem(entry) {
+                let found = self.shared.entities.ca_certificate(entry, self.config.cache_ttl).await?;
+                entities.push(found.ok_or_else(|| EntitySource::unknown_ca(position, entry))?);
+            }
         }
-        resolved.trust.clone().map_err(|problem| Refusal::with(Reason::CaUnavailable, problem))
+        let mut resolved = self.resolved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let trust = match resolved.as_ref().filter(|resolved| same(&resolved.entities, &entities)) {
+            Some(resolved) => resolved.trust.clone(),
+            None => {
+                let trust = Trust::resolve(&self.config, &entities).map(Arc::new);
+                *resolved = Some(Resolved { entities, trust: trust.clone() });
+                trust
+            }
+        };
+        trust.map_err(|problem| Refusal::with(Reason::CaUnavailable, problem))
     }
 
     fn touch(&self) {
@@ -168,8 +186,8 @@ impl Instance {
     }
 }
 
-fn resolve(config: &Config, shared: &Shared, entities: &Entities) -> Result<Arc<Trust>, String> {
-    Trust::resolve(config, shared.entities.is_some().then_some(entities)).map(Arc::new)
+fn same(some: &[Arc<CaCertificate>], others: &[Arc<CaCertificate>]) -> bool {
+    some.len() == others.len() && some.iter().zip(others).all(|(one, other)| Arc::ptr_eq(one, other))
 }
 
 /// A configuration that could not be started, and is tried again where it is needed.
@@ -202,8 +220,8 @@ impl Instances {
     ///
     /// # Errors
     /// See [`Instance::start`].
-    pub(crate) fn start(&self, config: &str) -> Result<u64, String> {
-        let instance = Arc::new(Instance::start(config, Arc::clone(&self.shared))?);
+    pub(crate) async fn start(&self, config: &str) -> Result<u64, String> {
+        let instance = Arc::new(Instance::start(config, Arc::clone(&self.shared)).await?);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         self.write().insert(id, instance);
         Ok(id)
@@ -211,8 +229,8 @@ impl Instances {
 
     /// Gives a configuration an id that fits an int32, and starts it. One that cannot be started is tried again by
     /// [`Self::get_or_retry`]: ProtoBuf:1 has no way to tell Kong why it cannot, but an event has.
-    pub(crate) fn start_or_keep(&self, config: &str) -> (i32, Result<(), String>) {
-        let started = Instance::start(config, Arc::clone(&self.shared));
+    pub(crate) async fn start_or_keep(&self, config: &str) -> (i32, Result<(), String>) {
+        let started = Instance::start(config, Arc::clone(&self.shared)).await;
         let id = self.vacant_int32_id();
         let key = u64::from(id.unsigned_abs());
         match started {
@@ -249,7 +267,7 @@ impl Instances {
     ///
     /// # Errors
     /// See [`Instance::start`].
-    pub(crate) fn get_or_retry(&self, id: u64) -> Option<Result<Arc<Instance>, String>> {
+    pub(crate) async fn get_or_retry(&self, id: u64) -> Option<Result<Arc<Instance>, String>> {
         if let Some(instance) = self.get(id) {
             return Some(Ok(instance));
         }
@@ -259,7 +277,7 @@ impl Instances {
             unstarted.used = Instant::now();
             unstarted.config.clone()
         };
-        let started = Instance::start(&config, Arc::clone(&self.shared)).map(Arc::new);
+        let started = Instance::start(&config, Arc::clone(&self.shared)).await.map(Arc::new);
         if let Ok(instance) = &started {
             self.write().insert(id, Arc::clone(instance));
             self.unstarted().remove(&id);
@@ -304,21 +322,25 @@ impl Instances {
 mod tests {
     use super::*;
 
-    #[test]
-    fn ids_that_come_around_meet_no_instance_that_is_there() {
-        let instances = Instances::new(Arc::new(Shared::new(None, ProofKey::from_bytes([9; 32]))));
+    #[tokio::test]
+    async fn ids_that_come_around_meet_no_instance_that_is_there() {
+        let instances = Instances::new(Arc::new(Shared::new(
+            EntitySource::Kong(crate::entity_source::KongConsumers::new()),
+            ProofKey::from_bytes([9; 32]),
+            Duration::from_secs(5),
+        )));
         *instances.last_int32_id.lock().unwrap() = ids::MAX_INT32 - 1;
-        let start = || {
-            let (id, started) = instances.start_or_keep("no configuration");
+        let start = async || {
+            let (id, started) = instances.start_or_keep("no configuration").await;
             assert!(started.is_err());
             id
         };
-        assert_eq!([start(), start(), start()], [i32::MAX, 1, 2]);
+        assert_eq!([start().await, start().await, start().await], [i32::MAX, 1, 2]);
         *instances.last_int32_id.lock().unwrap() = ids::MAX_INT32 - 2;
-        assert_eq!([start(), start()], [i32::MAX - 1, 3]);
+        assert_eq!([start().await, start().await], [i32::MAX - 1, 3]);
         // Kept as long as a running one, from when it was last wanted.
         let before = Instant::now();
-        assert!(instances.get_or_retry(3).unwrap().is_err());
+        assert!(instances.get_or_retry(3).await.unwrap().is_err());
         assert!(instances.unstarted()[&3].used >= before);
         instances.expire(Instant::now() + IDLE / 2);
         assert!(instances.is_known(3));

@@ -11,6 +11,7 @@ mod cli;
 mod config;
 mod conversation;
 mod details;
+mod entity_source;
 mod event;
 mod handoff;
 mod ids;
@@ -34,10 +35,12 @@ use std::sync::atomic::AtomicUsize;
 
 use clap::Parser;
 use client_cert::ProofKey;
+use kong_entities::{AdminClient, Directory};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::cli::{Cli, Command, LogLevel, Settings};
+use crate::cli::{Cli, Command, EntitySettings, LogLevel, Settings};
+use crate::entity_source::{EntitySource, KongConsumers};
 use crate::event::Events;
 use crate::instance::{Instances, Shared};
 use crate::rpc::Server;
@@ -100,12 +103,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let proof_key = ProofKey::read_or_create(&settings.proof_key_file)?;
-    let entities = settings
-        .declarative_config
-        .as_deref()
-        .map(|path| kong_entities::watch(path, kong_entities::POLL_INTERVAL))
-        .transpose()?;
-    let shared = Arc::new(Shared::new(entities, proof_key));
+    let entities = entity_source(settings.entities)?;
+    let shared = Arc::new(Shared::new(entities, proof_key, settings.event_timeout));
     let server = Arc::new(Server {
         instances: Instances::new(shared),
         events: Events::new(),
@@ -122,4 +121,18 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     serve::serve(listener, server, leave).await;
     tracing::info!("left");
     Ok(())
+}
+
+/// The one source that the options name.
+fn entity_source(settings: EntitySettings) -> Result<EntitySource, Box<dyn std::error::Error>> {
+    Ok(match settings {
+        EntitySettings::Kong => EntitySource::Kong(KongConsumers::new()),
+        EntitySettings::Declarative(path) => EntitySource::Directory(Directory::declarative(
+            kong_entities::watch(&path, kong_entities::POLL_INTERVAL)?,
+        )),
+        // It is not asked yet: it may be that of the Kong that is starting us.
+        EntitySettings::Admin(settings) => {
+            EntitySource::Directory(Directory::admin(AdminClient::new(settings)?))
+        }
+    })
 }

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kong_entities::{Consumer, Entities};
+use kong_entities::Consumer;
 
 use crate::config::CredentialRecord;
+use crate::entity_source::EntitySource;
 use crate::trust::Trust;
 use crate::verify::Verified;
 
@@ -59,23 +60,23 @@ impl Mappings {
 
 /// The consumer of a mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Mapped<'a> {
+pub(crate) enum Mapped {
     /// Id or username, as the plugin's configuration has it.
-    Named(&'a str),
+    Named(String),
     /// As the declarative file has it.
-    Entity(&'a Arc<Consumer>),
+    Entity(Arc<Consumer>),
 }
 
 /// The mapping for a verified certificate with these names, and what identifies it: first those that name a CA of its
 /// chain, then those that name none (`mtls-auth.md`, "Which consumer"). Where both have one, that of the plugin's
 /// configuration comes before that of the declarative file.
-pub(crate) fn find<'a>(
-    own: &'a Mappings,
-    entities: &'a Entities,
+pub(crate) fn find(
+    own: &Mappings,
+    entities: &EntitySource,
     names: &[&str],
     verified: &Verified,
     trust: &Trust,
-) -> Option<(Mapped<'a>, &'a str)> {
+) -> Option<(Mapped, String)> {
     let is_issued_under =
         |entry: &str| trust.certificates_of(entry).iter().any(|digest| verified.is_issued_under(digest));
     // For a mapping without CA the second time, for one with a CA that fits the first.
@@ -86,12 +87,12 @@ pub(crate) fn find<'a>(
     [true, false].into_iter().find_map(|with_ca| {
         let own = names.iter().flat_map(|name| own.of(name)).find_map(|mapping| {
             counts(mapping.ca_certificate.as_deref(), with_ca)
-                .then_some((Mapped::Named(&mapping.consumer), mapping.id.as_str()))
+                .then(|| (Mapped::Named(mapping.consumer.clone()), mapping.id.clone()))
         });
         own.or_else(|| {
             names.iter().flat_map(|name| entities.mappings(name)).find_map(|mapping| {
                 counts(mapping.ca_certificate.as_deref(), with_ca)
-                    .then_some((Mapped::Entity(&mapping.consumer), mapping.id.as_str()))
+                    .then(|| (Mapped::Entity(Arc::clone(&mapping.consumer)), mapping.id.clone()))
             })
         })
     })

@@ -42,6 +42,10 @@ pub(crate) trait Pdk {
     /// where it presented nothing, was not asked, or speaks no TLS. ProtoBuf:1 has the leaf alone.
     async fn client_certificate_chain(&mut self) -> Option<Vec<u8>>;
 
+    /// `kong.client.load_consumer` by id or else by username. None where there is no such consumer, and also where Kong
+    /// cannot reach its database: only the first of its two results comes over the wire.
+    async fn load_consumer(&mut self, id_or_username: &str) -> Result<Option<Consumer>, PdkFault>;
+
     /// `kong.client.authenticate`. At least one must be given.
     async fn authenticate(&mut self, consumer: Option<&Consumer>, credential: Option<&Credential>);
 

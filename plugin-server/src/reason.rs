@@ -1,5 +1,7 @@
 //! This knows why a request was refused or failed: one list, for logs and whoever counts.
 
+use kong_entities::SourceError;
+
 /// Why a request was not authenticated. Operators see the code; clients never do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Reason {
@@ -27,6 +29,12 @@ pub(crate) enum Reason {
     WrongPurpose,
     /// Trusted, but no consumer has its name.
     NoConsumer,
+    /// The source of Kong's entities does not answer, so that nobody knows who the caller is.
+    EntitySourceDown,
+    /// The source of Kong's entities answers what it never should: a wrong token, a wrong address.
+    EntitySourceInvalid,
+    /// It took longer than it may.
+    Deadline,
     /// A CA of the configuration is not there, or is none.
     CaUnavailable,
     /// The consumer that the configuration names is not there.
@@ -51,15 +59,41 @@ impl Reason {
             Self::NotYetValid => "not_yet_valid",
             Self::WrongPurpose => "wrong_purpose",
             Self::NoConsumer => "no_consumer",
+            Self::EntitySourceDown => "entity_source_down",
+            Self::EntitySourceInvalid => "entity_source_invalid",
+            Self::Deadline => "deadline",
             Self::CaUnavailable => "ca_unavailable",
             Self::ConsumerUnavailable => "consumer_unavailable",
             Self::Internal => "internal",
         }
     }
 
-    /// Whether it is our own fault or the operator's: then the answer is 500, and `anonymous` does not help.
+    /// What the client is answered: 401 for what it presented or did not; 500 for a fault of ours or the operator's, 503
+    /// for one that may be over when it tries again.
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Self::NoCertificate
+            | Self::ProofMissing
+            | Self::ProofExpired
+            | Self::ProofInvalid
+            | Self::Malformed
+            | Self::UntrustedSource
+            | Self::TooManyHeaders
+            | Self::Untrusted
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::WrongPurpose
+            | Self::NoConsumer => 401,
+            Self::EntitySourceDown | Self::Deadline => 503,
+            Self::EntitySourceInvalid | Self::CaUnavailable | Self::ConsumerUnavailable | Self::Internal => {
+                500
+            }
+        }
+    }
+
+    /// Whether it is our own fault or the operator's: then `anonymous` does not help.
     pub(crate) fn is_fault(self) -> bool {
-        matches!(self, Self::CaUnavailable | Self::ConsumerUnavailable | Self::Internal)
+        self.status() >= 500
     }
 }
 
@@ -73,6 +107,20 @@ pub(crate) struct Refusal {
 impl Refusal {
     pub(crate) fn with(reason: Reason, detail: impl std::fmt::Display) -> Self {
         Self { reason, detail: Some(detail.to_string()) }
+    }
+}
+
+/// For people: the detail where there is one, the code otherwise.
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.detail.as_deref().unwrap_or(self.reason.code()))
+    }
+}
+
+impl From<SourceError> for Refusal {
+    fn from(error: SourceError) -> Self {
+        let reason = if error.is_outage() { Reason::EntitySourceDown } else { Reason::EntitySourceInvalid };
+        Self::with(reason, error)
     }
 }
 

@@ -36,7 +36,7 @@ impl Server {
                     progress_reply(event, Progress::Ended(FAULT))
                 }
             },
-            Call::StartInstance { plugin, config } => self.start_instance(&plugin, &config),
+            Call::StartInstance { plugin, config } => self.start_instance(&plugin, &config).await,
             Call::CloseInstance { instance } => {
                 let closed = self.instances.close(instance);
                 tracing::debug!(instance, closed, "instance closed");
@@ -83,9 +83,9 @@ impl Server {
         progress_reply(event, progress)
     }
 
-    fn start_instance(&self, plugin: &str, config: &str) -> ReplyBody {
+    async fn start_instance(&self, plugin: &str, config: &str) -> ReplyBody {
         let started = match plugin {
-            PLUGIN_NAME => self.instances.start(config),
+            PLUGIN_NAME => self.instances.start(config).await,
             _ => Err(format!("this server has no plugin {plugin:?}, only {PLUGIN_NAME}")),
         };
         match started {

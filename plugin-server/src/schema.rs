@@ -17,6 +17,9 @@ pub(crate) const PRIORITY: i32 = 1600;
 /// The only phase that the plugin has.
 pub(crate) const PHASE: &str = "access";
 
+/// The most seconds of `cache_ttl`: a year.
+pub(crate) const MAX_CACHE_TTL: u32 = 31_536_000;
+
 /// The protocols of routes that it applies to.
 const PROTOCOLS: [&str; 4] = ["grpc", "grpcs", "http", "https"];
 
@@ -130,6 +133,14 @@ fn config_fields() -> Value {
         {"allow_partial_chain": {
             "type": "boolean", "required": true, "default": false,
             "description": "An intermediate among ca_certificates is enough of an anchor.",
+        }},
+        {"cache_ttl": {
+            "type": "number", "required": true, "default": 60, "between": [0, MAX_CACHE_TTL],
+            "description": "For how many seconds a CA certificate or a consumer counts as it was found, or as not there.",
+        }},
+        {"send_ca_dn": {
+            "type": "boolean", "required": true, "default": false,
+            "description": "tls-shim tells clients the names of these CAs when it asks for a certificate.",
         }},
         {"inject_client_cert_details": {
             "type": "boolean", "required": true, "default": false,

@@ -1,6 +1,8 @@
 //! This knows which CAs an instance trusts.
 
-use kong_entities::Entities;
+use std::sync::Arc;
+
+use kong_entities::CaCertificate;
 use openssl::x509::X509;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -22,18 +24,22 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Finds the CAs of a configuration.
+    /// Reads the CAs of a configuration; `entities` are those that its ids stand for, in its order.
     ///
     /// # Errors
-    /// Names the field and what is wrong: no such entity, no PEM, not a CA.
-    pub(crate) fn resolve(config: &Config, entities: Option<&Entities>) -> Result<Self, String> {
+    /// Names the field and what is wrong: no PEM, not a CA.
+    pub(crate) fn resolve(config: &Config, entities: &[Arc<CaCertificate>]) -> Result<Self, String> {
         let mut digest = Sha256::new();
         digest.update([u8::from(config.allow_partial_chain)]);
         let mut anchors = Vec::new();
         let mut entries = Vec::new();
+        let mut entities = entities.iter();
         for (position, entry) in config.ca_certificates.iter().enumerate() {
             let field = |problem: String| format!("config.ca_certificates[{position}]: {problem}");
-            let pem = pem(entry, entities).map_err(field)?;
+            let pem = match is_pem(entry) {
+                true => entry,
+                false => &entities.next().ok_or_else(|| field("it was not looked for".into()))?.cert,
+            };
             let mut digests = Vec::new();
             for der in certificates(pem).map_err(field)? {
                 check_ca(&der).map_err(field)?;
@@ -53,21 +59,6 @@ impl Trust {
         let same = self.entries.iter().find(|(other, _)| same_ca(other, entry));
         same.map_or(&[], |(_, digests)| digests)
     }
-}
-
-/// An entry is PEM or the id of an entity.
-fn pem<'a>(entry: &'a str, entities: Option<&'a Entities>) -> Result<&'a str, String> {
-    if is_pem(entry) {
-        return Ok(entry);
-    }
-    let Some(entities) = entities else {
-        return Err(format!("{entry:?} is not PEM, and without --declarative-config no ids are known"));
-    };
-    entities
-        .ca_certificates
-        .get(&entry.to_ascii_lowercase())
-        .map(|ca| ca.cert.as_str())
-        .ok_or_else(|| format!("there is no CA certificate with the id {entry:?}"))
 }
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -1,15 +1,17 @@
+mod entities;
 mod mappings;
 mod sources;
 
 use std::time::Duration;
 
 use client_cert::{Presented, Proof, ProofKey};
-use kong_entities::Watched;
+use kong_entities::{Directory, Entities, Watched};
 use serde_json::{Value as Json, json};
 use testbed::pki::{Ca, Leaf, Subject};
 use tokio::sync::watch;
 
 use super::*;
+use crate::entity_source::{EntitySource, KongConsumers};
 use crate::instance::{Instances, Shared};
 
 /// Kong, as far as the access phase can tell: answers, and writes down what it was asked.
@@ -19,6 +21,12 @@ struct FakeKong {
     authenticated_before: bool,
     /// Where requests come from, and whether Kong trusts it.
     peer: Option<(&'static str, bool)>,
+    /// The consumers that Kong's PDK finds; none while its database is down, of whom it was asked for.
+    consumers: Vec<Consumer>,
+    asked_for: Vec<String>,
+    answers_after: Duration,
+    /// A Kong that gives this consumer whoever is asked for.
+    answers_anything: Option<Consumer>,
     /// What a client presented to Kong's own listener.
     tls_chain: Option<String>,
     calls: Vec<&'static str>,
@@ -49,6 +57,18 @@ impl Pdk for FakeKong {
     async fn client_certificate_chain(&mut self) -> Option<Vec<u8>> {
         self.calls.push("get_full_client_certificate_chain");
         self.tls_chain.clone().map(String::into_bytes)
+    }
+    async fn load_consumer(&mut self, id_or_username: &str) -> Result<Option<Consumer>, PdkFault> {
+        self.calls.push("load_consumer");
+        self.asked_for.push(id_or_username.to_owned());
+        tokio::time::sleep(self.answers_after).await;
+        if self.answers_anything.is_some() {
+            return Ok(self.answers_anything.clone());
+        }
+        let by_id = self.consumers.iter().find(|consumer| consumer.id == id_or_username);
+        let by_username =
+            || self.consumers.iter().find(|consumer| consumer.username.as_deref() == Some(id_or_username));
+        Ok(by_id.or_else(by_username).cloned())
     }
     async fn authenticate(&mut self, consumer: Option<&Consumer>, credential: Option<&Credential>) {
         assert!(consumer.is_some() || credential.is_some(), "Kong throws");
@@ -115,8 +135,8 @@ impl World {
     fn new() -> Self {
         let root = Ca::root("root");
         let (sender, receiver): (_, Watched) = watch::channel(entities(&root));
-        let shared = Arc::new(Shared::new(Some(receiver), ProofKey::from_bytes(KEY)));
-        Self { root, instances: Instances::new(shared), entities: sender }
+        let source = EntitySource::Directory(Directory::declarative(receiver));
+        Self { root, instances: instances(source), entities: sender }
     }
 
     fn instance(&self, extra: Json) -> Arc<Instance> {
@@ -125,12 +145,25 @@ impl World {
             "consumer_by": ["username", "custom_id"], "authenticated_group_by": "CN",
         });
         config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        let id = self.instances.start(&config.to_string()).unwrap();
+        let id = start(&self.instances, &config.to_string()).unwrap();
         self.instances.get(id).unwrap()
     }
 
     fn leaf(&self, subject: Subject) -> Headers {
         handed_on(&self.root.issue(subject))
+    }
+}
+
+fn instances(source: EntitySource) -> Instances {
+    Instances::new(Arc::new(Shared::new(source, ProofKey::from_bytes(KEY), Duration::from_secs(5))))
+}
+
+/// Starts an instance whose source answers at once.
+fn start(instances: &Instances, config: &str) -> Result<u64, String> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(instances.start(config)).poll(&mut context) {
+        std::task::Poll::Ready(started) => started,
+        std::task::Poll::Pending => panic!("it waits"),
     }
 }
 
@@ -437,7 +470,7 @@ async fn what_is_remembered_lasts_no_longer_than_the_certificate_or_its_ca() {
     // Remembered, and over: the proof is made anew, the certificate is the same.
     let later = SystemTime::now() + Duration::from_secs(7200);
     let presented = crate::handoff::presented(&leaf, instance.proof_key(), SystemTime::now()).unwrap();
-    let trust = instance.trust(&instance.entities()).unwrap();
+    let trust = instance.trust().await.unwrap();
     let refusal = instance.verify(&trust, &presented, later).unwrap_err();
     assert_eq!(refusal.reason, Reason::Expired);
 
@@ -473,37 +506,13 @@ async fn our_own_faults_are_500_whoever_may_pass() {
     }
 }
 
-#[test]
-fn an_instance_that_could_not_decide_does_not_start() {
-    let (_sender, receiver) = watch::channel(Arc::new(Entities::default()));
-    let shared = |entities| Arc::new(Shared::new(entities, ProofKey::from_bytes(KEY)));
-    let pem = Ca::root("root").pem();
-    let config = |extra: Json| {
-        let mut config =
-            json!({"certificate_source": "shim", "ca_certificates": [pem], "consumer_by": ["username"]});
-        config.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        config.to_string()
-    };
-    let problem = Instances::new(shared(None)).start(&config(json!({}))).unwrap_err();
-    assert!(problem.contains("--declarative-config"), "{problem}");
-    assert!(Instances::new(shared(None)).start(&config(json!({"skip_consumer_lookup": true}))).is_ok());
-    let twice = json!([{"subject_name": "a", "consumer": "b"}, {"subject_name": "a", "consumer": "c"}]);
-    let problem = Instances::new(shared(Some(receiver.clone())))
-        .start(&config(json!({"credentials": twice})))
-        .unwrap_err();
-    assert!(problem.starts_with("config.credentials[1]: ") && problem.contains("twice"), "{problem}");
-    let unknown = config(json!({"ca_certificates": [CA_ID]}));
-    let problem = Instances::new(shared(Some(receiver))).start(&unknown).unwrap_err();
-    assert!(problem.starts_with("config.ca_certificates[0]: ") && problem.contains(CA_ID), "{problem}");
-}
-
-#[test]
-fn instances_that_nobody_uses_end_and_ids_are_never_those_of_another_run() {
+#[tokio::test]
+async fn instances_that_nobody_uses_end_and_ids_are_never_those_of_another_run() {
     let world = World::new();
     let config = json!({"certificate_source": "shim", "ca_certificates": [CA_ID]}).to_string();
-    let id = world.instances.start(&config).unwrap();
+    let id = world.instances.start(&config).await.unwrap();
     assert!((1 << 32..1 << 53).contains(&id));
-    assert_ne!(world.instances.start(&config).unwrap(), id);
+    assert_ne!(world.instances.start(&config).await.unwrap(), id);
     world.instances.expire(std::time::Instant::now() + crate::instance::IDLE / 2);
     assert!(world.instances.get(id).is_some());
     world.instances.expire(std::time::Instant::now() + crate::instance::IDLE);

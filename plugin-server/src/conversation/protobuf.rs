@@ -32,7 +32,7 @@ pub(super) async fn converse(
         let running = Running::count(&server.calls);
         let call = RpcCall::decode(frame)?;
         let sequence = call.sequence;
-        let reply = match server.answer_protobuf(call.command.ok_or(WireError::NoCommand)?)? {
+        let reply = match server.answer_protobuf(call.command.ok_or(WireError::NoCommand)?).await? {
             Outcome::Reply(returned) => RpcReturn { sequence, returned },
             Outcome::Event(event) => {
                 if let Some(last_word) = run(&mut line, event).await? {

@@ -34,7 +34,7 @@ impl Server {
     ///
     /// # Errors
     /// Where Kong takes no reply but a closed connection for a failure. Never for an event.
-    pub(crate) fn answer_protobuf(self: &Arc<Self>, command: Command) -> Result<Outcome, WireError> {
+    pub(crate) async fn answer_protobuf(self: &Arc<Self>, command: Command) -> Result<Outcome, WireError> {
         let returned = match command {
             Command::HandleEvent(event) => return Ok(Outcome::Event(self.begin_event(event))),
             Command::StartInstance(start) if start.name != PLUGIN_NAME.as_bytes() => {
@@ -42,7 +42,7 @@ impl Server {
             }
             Command::StartInstance(start) => {
                 let (instance, started) =
-                    self.instances.start_or_keep(&String::from_utf8_lossy(&start.config));
+                    self.instances.start_or_keep(&String::from_utf8_lossy(&start.config)).await;
                 match started {
                     Ok(()) => tracing::debug!(instance, "instance started"),
                     Err(problem) => {
@@ -84,7 +84,7 @@ impl Server {
         ProtoBufEvent::Runs(Event::new(|exchange| async move {
             let mut pdk = ProtoBufPdk(exchange);
             let problem = if event_name == PHASE.as_bytes() {
-                match server.instances.get_or_retry(id) {
+                match server.instances.get_or_retry(id).await {
                     Some(Ok(instance)) => {
                         return access::access(&mut pdk, &instance, SystemTime::now()).await;
                     }

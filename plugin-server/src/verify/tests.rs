@@ -1,5 +1,7 @@
+use std::sync::Arc;
 use std::time::Duration;
 
+use kong_entities::CaCertificate;
 use openssl::bn::BigNum;
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
@@ -27,7 +29,7 @@ fn trust(cas: &[&Ca]) -> Trust {
 fn resolve(cas: &[&Ca], partial_chain: bool) -> Trust {
     let pem: Vec<_> = cas.iter().map(|ca| ca.pem()).collect();
     let pem: Vec<_> = pem.iter().map(String::as_str).collect();
-    Trust::resolve(&config(&pem, partial_chain), None).unwrap()
+    Trust::resolve(&config(&pem, partial_chain), &[]).unwrap()
 }
 
 fn presented(leaf: &Leaf, chain: &[&Ca]) -> Presented {
@@ -204,7 +206,7 @@ fn signatures_and_keys_that_can_be_forged_are_refused() {
         (2048, 512, MessageDigest::sha256(), false),
     ] {
         let (ca, leaf) = signed_with(ca_bits, leaf_bits, digest);
-        let trust = Trust::resolve(&config(&[&ca], false), None).unwrap();
+        let trust = Trust::resolve(&config(&[&ca], false), &[]).unwrap();
         // OpenSSL's clock has whole seconds, and `not_before` was now.
         let now = SystemTime::now() + Duration::from_secs(1);
         let verified = verify_at(&trust, &Presented { leaf, chain: vec![] }, now).map(drop);
@@ -238,13 +240,13 @@ fn what_is_no_ca_is_refused_as_anchor_and_named() {
         ("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n", "not a certificate"),
         ("-----BEGIN CERTIFICATE-----\nAA==\n", "PEM"),
         (leaf.key.as_str(), "no certificate"),
-        (id, "--declarative-config"),
-        ("", "not PEM"),
     ] {
-        let problem = Trust::resolve(&config(&[&root.pem(), entry], false), None).unwrap_err();
+        let problem = Trust::resolve(&config(&[&root.pem(), entry], false), &[]).unwrap_err();
         assert!(problem.starts_with("config.ca_certificates[1]: ") && problem.contains(says), "{problem}");
     }
-    let problem =
-        Trust::resolve(&config(&[id], false), Some(&kong_entities::Entities::default())).unwrap_err();
-    assert!(problem.contains(id), "{problem}");
+    // An entity in the place of an id is no better.
+    let entity = Arc::new(CaCertificate { cert: leaf.cert.clone() });
+    let problem = Trust::resolve(&config(&[&root.pem(), id], false), &[entity]).unwrap_err();
+    assert!(problem.starts_with("config.ca_certificates[1]: not a CA"), "{problem}");
+    assert!(Trust::resolve(&config(&[id], false), &[]).is_err());
 }

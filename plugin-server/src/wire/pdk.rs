@@ -42,6 +42,15 @@ impl Pdk for MsgPackPdk {
         }
     }
 
+    async fn load_consumer(&mut self, id_or_username: &str) -> Result<Option<Consumer>, PdkFault> {
+        // Without the second argument Kong throws at what is no id.
+        let args = vec![json!(id_or_username), json!(true)];
+        match self.call("kong.client.load_consumer", args).await {
+            Value::Nil => Ok(None),
+            table => consumer(&table).map(Some).ok_or(PdkFault),
+        }
+    }
+
     async fn authenticate(&mut self, consumer: Option<&Consumer>, credential: Option<&Credential>) {
         let consumer_json = consumer.map_or(Json::Null, consumer_table);
         let mut args = vec![consumer_json];
@@ -81,6 +90,15 @@ fn consumer_table(consumer: &Consumer) -> Json {
     table.extend(consumer.username.as_ref().map(|username| ("username".into(), json!(username))));
     table.extend(consumer.custom_id.as_ref().map(|custom_id| ("custom_id".into(), json!(custom_id))));
     Json::Object(table)
+}
+
+/// A consumer as Kong gives it, with what is not set left out.
+fn consumer(table: &Value) -> Option<Consumer> {
+    let text = |field| match table.get(field) {
+        None | Some(Value::Nil) => Some(None),
+        Some(value) => value.as_text().map(|text| Some(text.to_owned())),
+    };
+    Some(Consumer { id: text("id")??, username: text("username")?, custom_id: text("custom_id")? })
 }
 
 /// A map of names to lists of values. An empty one may come as an empty list, for Lua has one kind of table; a header

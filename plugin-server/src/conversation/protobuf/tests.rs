@@ -1,7 +1,7 @@
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use client_cert::{Presented, Proof, ProofKey};
-use kong_entities::{Entities, Watched};
+use kong_entities::{Directory, Entities, Watched};
 use serde_json::{Value as Json, json};
 use testbed::pki::{Ca, Subject};
 use tokio::sync::watch;
@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::conversation::ConversationError;
+use crate::entity_source::EntitySource;
 use crate::event::{Event, Events};
 use crate::instance::{Instances, Shared};
 use crate::wire::protobuf::messages::{
@@ -38,7 +39,8 @@ impl World {
         let root = Ca::root("root");
         let (sender, receiver): (_, Watched) =
             watch::channel(entities(json!([{"id": CA_ID, "cert": root.pem()}])));
-        let shared = Arc::new(Shared::new(Some(receiver), ProofKey::from_bytes(KEY)));
+        let source = EntitySource::Directory(Directory::declarative(receiver));
+        let shared = Arc::new(Shared::new(source, ProofKey::from_bytes(KEY), Duration::from_secs(5)));
         let server = Server {
             instances: Instances::new(shared),
             events: Events::new(),

@@ -152,6 +152,15 @@ pub(crate) struct AuthenticateArgs {
     pub(crate) credential: Option<AuthenticatedCredential>,
 }
 
+/// The arguments of `kong.client.load_consumer`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ConsumerSpec {
+    #[prost(string, tag = "1")]
+    pub(crate) id: String,
+    #[prost(bool, tag = "2")]
+    pub(crate) by_username: bool,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Consumer {
     #[prost(string, tag = "1")]

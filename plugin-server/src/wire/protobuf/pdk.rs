@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::fields::{self, NotHeaders};
 use super::messages::{
-    self, AuthenticateArgs, AuthenticatedCredential, Bool, ExitArgs, Int, KeyValue, Struct, Text, Value,
+    self, AuthenticateArgs, AuthenticatedCredential, Bool, ConsumerSpec, ExitArgs, Int, KeyValue, Struct,
+    Text, Value,
 };
 use crate::event::Exchange;
 use crate::pdk::{Credential, Headers, LogLevel, MAX_HEADERS, Pdk, PdkFault};
@@ -93,6 +94,22 @@ impl Pdk for ProtoBufPdk {
     async fn client_certificate_chain(&mut self) -> Option<Vec<u8>> {
         // The chain is not to be had in this protocol. Of the leaf nginx knows the PEM.
         self.text("kong.nginx.get_var", &Text { v: b"ssl_client_raw_cert".to_vec() }).await
+    }
+
+    async fn load_consumer(&mut self, id_or_username: &str) -> Result<Option<Consumer>, PdkFault> {
+        let argument = ConsumerSpec { id: id_or_username.to_owned(), by_username: true };
+        let answer = self.call("kong.client.load_consumer", &argument).await.ok_or(PdkFault)?;
+        if answer.is_empty() {
+            return Ok(None);
+        }
+        let messages::Consumer { id, username, custom_id } =
+            messages::Consumer::decode(answer).map_err(|_| PdkFault)?;
+        let set = |text: String| (!text.is_empty()).then_some(text);
+        Ok(Some(Consumer {
+            id: set(id).ok_or(PdkFault)?,
+            username: set(username),
+            custom_id: set(custom_id),
+        }))
     }
 
     async fn authenticate(&mut self, consumer: Option<&Consumer>, credential: Option<&Credential>) {

@@ -1,0 +1,110 @@
+//! This knows how to find consumers by asking the very Kong whose request is being handled.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kong_entities::{Consumer, ConsumerKey, Lookups, SourceError, can_be_asked};
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::Instant;
+
+use crate::pdk::{Pdk, PdkFault};
+use crate::reason::{Reason, Refusal};
+
+/// How many consumers, found or not, are remembered.
+const CONSUMERS: u64 = 10_000;
+
+/// How many look-ups may run at a time, at most one for each consumer.
+const TURNS: usize = 64;
+
+/// How long a request waits for another one that asks for the same consumer, before it asks for itself: Kong may never
+/// come back with the answer to the other.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Consumers as Kong's PDK finds them, by id or username.
+pub(crate) struct KongConsumers {
+    remembered: Lookups<ConsumerKey, Option<Arc<Consumer>>, SourceError>,
+    /// By the hash of the key.
+    turns: Vec<Mutex<()>>,
+}
+
+impl KongConsumers {
+    pub(crate) fn new() -> Self {
+        Self { remembered: Lookups::new(CONSUMERS), turns: std::iter::repeat_with(Mutex::default).take(TURNS).collect() }
+    }
+
+    /// A consumer, found within `max_age`.
+    ///
+    /// That there is none cannot be told from a database that does not answer: Kong says nothing in both cases. So Kong is
+    /// asked for the `fallback`, which is there in any case, and only if it is found counts that the other was not.
+    ///
+    /// # Errors
+    /// Kong did not find the fallback either, or answered what it never does.
+    pub(crate) async fn find(
+        &self,
+        pdk: &mut impl Pdk,
+        key: ConsumerKey,
+        max_age: Duration,
+        fallback: Option<&str>,
+    ) -> Result<Option<Arc<Consumer>>, Refusal> {
+        let Some(name) = name(&key).filter(|name| can_be_asked(name)) else { return Ok(None) };
+        if let Some(Ok(found)) = self.remembered.get(&key, max_age) {
+            return Ok(found);
+        }
+        let _turn = self.turn(&key).await;
+        if let Some(Ok(found)) = self.remembered.get(&key, max_age) {
+            return Ok(found);
+        }
+        let since = Instant::now();
+        let found = ask(pdk, &key, name).await?;
+        if found.is_none() {
+            // Without a fallback the request is refused either way; nothing is remembered that may not be true.
+            let Some(fallback) = fallback else { return Ok(None) };
+            let known = ConsumerKey::IdOrUsername(fallback.to_owned());
+            if ask(pdk, &known, fallback).await?.is_none() {
+                let problem = format_args!("Kong finds neither {name:?} nor {fallback:?}");
+                return Err(Refusal::with(Reason::EntitySourceDown, problem));
+            }
+        }
+        Ok(self.remembered.insert(key, Ok(found.clone()), since).unwrap_or(found))
+    }
+
+    async fn turn(&self, key: &ConsumerKey) -> Option<MutexGuard<'_, ()>> {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        let turn = &self.turns[hasher.finish() as usize % TURNS];
+        tokio::time::timeout(PATIENCE, turn.lock()).await.ok()
+    }
+}
+
+/// What Kong can look for.
+fn name(key: &ConsumerKey) -> Option<&str> {
+    match key {
+        ConsumerKey::Id(name) | ConsumerKey::Username(name) | ConsumerKey::IdOrUsername(name) => Some(name),
+        ConsumerKey::CustomId(_) => None,
+    }
+}
+
+/// Kong looks for an id first and for a username then, whatever is meant: so what it gives is looked at.
+async fn ask(pdk: &mut impl Pdk, key: &ConsumerKey, name: &str) -> Result<Option<Arc<Consumer>>, Refusal> {
+    let Some(consumer) = pdk.load_consumer(name).await.map_err(|PdkFault| Reason::Internal)? else {
+        return Ok(None);
+    };
+    let has_id = consumer.id.eq_ignore_ascii_case(name);
+    let has_username = consumer.username.as_deref() == Some(name);
+    let is_meant = match key {
+        ConsumerKey::Id(_) => has_id,
+        ConsumerKey::Username(_) => has_username,
+        ConsumerKey::IdOrUsername(_) => has_id || has_username,
+        ConsumerKey::CustomId(_) => false,
+    };
+    match (is_meant, has_id || has_username) {
+        (true, _) => Ok(Some(Arc::new(consumer))),
+        // Somebody else has the username for an id.
+        (false, true) => Ok(None),
+        (false, false) => {
+            let problem = format_args!("asked for {name:?}, Kong gave another consumer");
+            Err(Refusal::with(Reason::EntitySourceInvalid, problem))
+        }
+    }
+}
