@@ -1,15 +1,13 @@
 //! What the client of the Admin API asks, what it finds, and what it does not believe.
 
-mod fake_admin;
-
 use std::time::Duration;
 
-use fake_admin::{CA_ID, ENTITIES, FakeAdmin, JSON, Reply, Seen, kong, kong_with, not_found, ok};
 use kong_entities::{AdminClient, AdminSettings, AdminToken, SourceFault};
 use openssl::pkey::PKey;
 use openssl::ssl::{SslAcceptor, SslMethod};
 use openssl::x509::X509;
 use serde_json::{Value as Json, json};
+use testbed::fake_admin::{CA_ID, ENTITIES, FakeAdmin, JSON, Reply, Seen, kong, kong_with, not_found, ok};
 use testbed::pki::{Ca, Subject};
 
 const VICTIM: &str = "11111111-1111-4111-8111-111111111111";
@@ -91,7 +89,7 @@ async fn whoever_is_there_is_found_and_nobody_else() {
     assert_eq!(client.ca_certificate(CA_ID).await.unwrap().unwrap().cert, "PEM");
 }
 
-/// The same of a real Kong, into which `tests/fake_admin/kong.json` has been loaded: `POST /config`, or consumer by
+/// The same of a real Kong, into which `kong.json` of the fake one has been loaded: `POST /config`, or consumer by
 /// consumer with a database. With an https URL, `KONG_ADMIN_CA_FILE` says which CA to trust.
 #[tokio::test]
 async fn whoever_is_there_is_found_in_a_real_kong() {

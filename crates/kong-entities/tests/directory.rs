@@ -1,15 +1,13 @@
 //! What the access phase finds, how often the Admin API is asked for it, and for how long an answer counts.
 
-mod fake_admin;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use fake_admin::{CA_ID, ENTITIES, FakeAdmin, Reply, kong, kong_with};
 use kong_entities::{
     AdminClient, AdminSettings, ConsumerKey, Directory, FAILURE_PAUSE, SourceFault, parse_json,
 };
 use serde_json::{Value as Json, json};
+use testbed::fake_admin::{CA_ID, ENTITIES, FakeAdmin, Reply, kong, kong_with};
 use tokio::sync::watch;
 
 const VICTIM: &str = "11111111-1111-4111-8111-111111111111";
@@ -155,7 +153,7 @@ async fn a_server_that_is_down_lets_nobody_pass_who_is_not_remembered() {
 /// Under a wrong path, Kong says to everything that there is no such thing.
 #[tokio::test]
 async fn nothing_is_believed_before_it_is_known_to_be_kong() {
-    let server = FakeAdmin::start(|_| fake_admin::not_found()).await;
+    let server = FakeAdmin::start(|_| testbed::fake_admin::not_found()).await;
     let directory = admin(&server);
     for _ in 0..3 {
         assert_eq!(directory.check().await.unwrap_err().fault, SourceFault::Status(404));

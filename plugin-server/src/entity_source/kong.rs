@@ -30,7 +30,10 @@ pub(crate) struct KongConsumers {
 
 impl KongConsumers {
     pub(crate) fn new() -> Self {
-        Self { remembered: Lookups::new(CONSUMERS), turns: std::iter::repeat_with(Mutex::default).take(TURNS).collect() }
+        Self {
+            remembered: Lookups::new(CONSUMERS),
+            turns: std::iter::repeat_with(Mutex::default).take(TURNS).collect(),
+        }
     }
 
     /// A consumer, found within `max_age`.

@@ -1,8 +1,6 @@
 //! A stand-in for Kong's Admin API: it answers as a Kong 3.9.1 does, counts what it is asked, and can be told to answer
 //! in any other way.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
-
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
@@ -12,22 +10,24 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// The consumers, in the form of a declarative file: the same are loaded into a real Kong.
-pub(crate) const ENTITIES: &str = include_str!("kong.json");
+pub const ENTITIES: &str = include_str!("fake_admin/kong.json");
 
-pub(crate) const CA_ID: &str = "6ae7a1a4-0cf0-4b6a-9d3f-3f7c5a0b1c2d";
+/// The id of the only CA certificate.
+pub const CA_ID: &str = "6ae7a1a4-0cf0-4b6a-9d3f-3f7c5a0b1c2d";
 
 /// A request as it came in.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub struct Seen {
     /// Counted from 1.
-    pub(crate) connection: usize,
-    pub(crate) target: String,
+    pub connection: usize,
+    /// Path and query.
+    pub target: String,
     /// The whole head, as it was sent.
-    pub(crate) head: String,
+    pub head: String,
 }
 
 /// What the server does with a request.
-pub(crate) enum Reply {
+pub enum Reply {
     /// Status, content type, body; the connection stays.
     Answer(u16, &'static str, String),
     /// These bytes, and then the end.
@@ -39,8 +39,9 @@ pub(crate) enum Reply {
 type Script = Box<dyn Fn(&Seen) -> Reply + Send>;
 
 /// A running server. It ends with the runtime.
-pub(crate) struct FakeAdmin {
-    pub(crate) url: String,
+pub struct FakeAdmin {
+    /// `http://` or `https://`, address and port.
+    pub url: String,
     shared: Arc<Shared>,
 }
 
@@ -51,14 +52,13 @@ struct Shared {
 }
 
 impl FakeAdmin {
-    pub(crate) async fn start(script: impl Fn(&Seen) -> Reply + Send + 'static) -> Self {
+    /// Begins to answer as the script says.
+    pub async fn start(script: impl Fn(&Seen) -> Reply + Send + 'static) -> Self {
         Self::start_with(None, script).await
     }
 
-    pub(crate) async fn start_tls(
-        tls: SslAcceptor,
-        script: impl Fn(&Seen) -> Reply + Send + 'static,
-    ) -> Self {
+    /// The same over TLS.
+    pub async fn start_tls(tls: SslAcceptor, script: impl Fn(&Seen) -> Reply + Send + 'static) -> Self {
         Self::start_with(Some(tls), script).await
     }
 
@@ -76,17 +76,17 @@ impl FakeAdmin {
     }
 
     /// Answers in another way from now on.
-    pub(crate) fn becomes(&self, script: impl Fn(&Seen) -> Reply + Send + 'static) {
+    pub fn becomes(&self, script: impl Fn(&Seen) -> Reply + Send + 'static) {
         *self.shared.script.lock().unwrap() = Box::new(script);
     }
 
     /// What has been asked for since the last time.
-    pub(crate) fn take_seen(&self) -> Vec<Seen> {
+    pub fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.shared.seen.lock().unwrap())
     }
 
     /// The targets of [`Self::take_seen`].
-    pub(crate) fn take_targets(&self) -> Vec<String> {
+    pub fn take_targets(&self) -> Vec<String> {
         self.take_seen().into_iter().map(|seen| seen.target).collect()
     }
 }
@@ -143,24 +143,27 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, connection: usi
     }
 }
 
-pub(crate) const JSON: &str = "application/json; charset=utf-8";
+/// The content type of Kong's answers.
+pub const JSON: &str = "application/json; charset=utf-8";
 
-pub(crate) fn ok(body: Json) -> Reply {
+/// Status 200 with this body.
+pub fn ok(body: Json) -> Reply {
     Reply::Answer(200, JSON, body.to_string())
 }
 
-pub(crate) fn not_found() -> Reply {
+/// What Kong answers where there is nothing.
+pub fn not_found() -> Reply {
     Reply::Answer(404, JSON, json!({"message": "Not found"}).to_string())
 }
 
 /// A Kong with [`ENTITIES`] and one CA certificate.
-pub(crate) fn kong(seen: &Seen) -> Reply {
+pub fn kong(seen: &Seen) -> Reply {
     let file: Json = serde_json::from_str(ENTITIES).unwrap();
     kong_with(file["consumers"].as_array().unwrap(), seen)
 }
 
 /// A Kong with these consumers and one CA certificate.
-pub(crate) fn kong_with(consumers: &[Json], seen: &Seen) -> Reply {
+pub fn kong_with(consumers: &[Json], seen: &Seen) -> Reply {
     if seen.target.len() > 8000 {
         return Reply::Answer(414, "text/html; charset=UTF-8", "<html>".into());
     }
