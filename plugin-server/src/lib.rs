@@ -7,6 +7,7 @@
 
 mod access;
 mod certificate;
+mod certificate_phase;
 mod cli;
 mod config;
 mod conversation;

@@ -8,11 +8,13 @@ use std::time::{Instant, SystemTime};
 use serde_json::json;
 
 use crate::access::{self, FAULT, Verdict};
+use crate::certificate_phase;
 use crate::event::{Events, Progress};
 use crate::instance::Instances;
-use crate::schema::{PHASE, PLUGIN_NAME};
+use crate::schema::{PLUGIN_NAME, Phase};
 use crate::wire::msgpack::{Call, ReplyBody};
 use crate::wire::pdk::MsgPackPdk;
+use crate::wire::protocol::Protocol;
 
 /// Everything that outlives a connection.
 pub(crate) struct Server {
@@ -64,22 +66,30 @@ impl Server {
     }
 
     async fn handle_event(&self, id: Option<u64>, phase: &str) -> ReplyBody {
-        if phase != PHASE {
+        let Some(phase) = Phase::find(phase.as_bytes(), Protocol::MsgPack) else {
             tracing::error!(phase, "an event of a phase that the plugin does not have");
             return ReplyBody::Fault("the plugin has no such phase");
-        }
+        };
         let Some(id) = id else {
             tracing::error!("an event without an instance");
             return ReplyBody::Fault("no instance was named");
         };
         let Some(instance) = self.instances.get(id) else { return ReplyBody::NoInstance { instance: id } };
-        let (event, progress) = self
-            .events
-            .begin(|exchange| async move {
-                let mut pdk = MsgPackPdk(exchange);
-                access::access(&mut pdk, &instance, SystemTime::now()).await
-            })
-            .await;
+        let (event, progress) = match phase {
+            Phase::Access => {
+                let access = |exchange| async move {
+                    access::access(&mut MsgPackPdk(exchange), &instance, SystemTime::now()).await
+                };
+                self.events.begin(access).await
+            }
+            Phase::Certificate => {
+                let ask = |exchange| async move {
+                    certificate_phase::ask(&mut MsgPackPdk(exchange), &instance).await;
+                    Verdict::Proceed
+                };
+                self.events.begin(ask).await
+            }
+        };
         progress_reply(event, progress)
     }
 

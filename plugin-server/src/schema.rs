@@ -14,8 +14,42 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Where the plugin runs among Kong's others: Kong's own place for it, before its other authentication plugins.
 pub(crate) const PRIORITY: i32 = 1600;
 
-/// The only phase that the plugin has.
-pub(crate) const PHASE: &str = "access";
+/// A phase of Kong's that the plugin takes part in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// A TLS handshake of Kong's own listener; Kong runs it for plugins that apply to everything.
+    Certificate,
+    /// A request, which is let through or not.
+    Access,
+}
+
+impl Phase {
+    /// The phases in a protocol. For what the plugin does in a handshake, only MsgPack:1 has calls.
+    pub(crate) fn all(protocol: Protocol) -> &'static [Self] {
+        match protocol {
+            Protocol::MsgPack => &[Self::Certificate, Self::Access],
+            Protocol::ProtoBuf => &[Self::Access],
+        }
+    }
+
+    /// Kong's name of it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Access => "access",
+        }
+    }
+
+    /// The phase of this name, if the plugin has it in this protocol.
+    pub(crate) fn find(name: &[u8], protocol: Protocol) -> Option<Self> {
+        Self::all(protocol).iter().copied().find(|phase| phase.name().as_bytes() == name)
+    }
+
+    /// The names, for Kong.
+    pub(crate) fn names(protocol: Protocol) -> Vec<String> {
+        Self::all(protocol).iter().map(|phase| phase.name().to_owned()).collect()
+    }
+}
 
 /// The most seconds of `cache_ttl`: a year.
 pub(crate) const MAX_CACHE_TTL: u32 = 31_536_000;
@@ -32,7 +66,7 @@ pub(crate) fn plugin_info(protocol: Protocol) -> Value {
             "Name": PLUGIN_NAME,
             "Priority": PRIORITY,
             "Version": VERSION,
-            "Phases": [PHASE],
+            "Phases": Phase::names(protocol),
             "Schema": schema(),
         }],
     })

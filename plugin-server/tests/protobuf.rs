@@ -52,7 +52,10 @@ fn the_info_names_the_protocol_that_was_asked_for_and_is_the_same_otherwise() {
     assert_eq!(info(&["--protocol=protobuf", "--dump"]), protobuf);
     let msgpack = info(&["-dump", "--protocol", "msgpack"]);
     assert_eq!(info(&["-dump"]), msgpack);
+    assert_eq!(protobuf["Plugins"][0]["Phases"], json!(["access"]));
     protobuf["Protocol"] = json!("MsgPack:1");
+    // What there is to do in a handshake, ProtoBuf:1 has no calls for.
+    protobuf["Plugins"][0]["Phases"] = json!(["certificate", "access"]);
     assert_eq!(protobuf, msgpack);
     // The server itself speaks both, so without -dump the option would do nothing.
     let nowhere = ["-kong-prefix", "/nowhere", "--protocol", "protobuf"];

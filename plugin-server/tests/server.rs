@@ -31,7 +31,7 @@ fn the_info_is_printed_for_kongs_query_command_and_its_cousins() {
     let plugin = &info["Plugins"][0];
     assert_eq!(
         (&plugin["Name"], &plugin["Priority"], &plugin["Phases"]),
-        (&json!("mtls-auth"), &json!(1600), &json!(["access"]))
+        (&json!("mtls-auth"), &json!(1600), &json!(["certificate", "access"]))
     );
     assert_eq!(plugin["Schema"]["name"], "mtls-auth");
     for args in [&["--dump"][..], &["-kong-prefix", "/nowhere", "-dump"]] {
@@ -185,6 +185,32 @@ fn an_event_is_never_answered_with_what_kong_takes_for_leave_to_pass() {
     let logged = kong.ok("plugin.StepMultiMap", json!({"EventId": event, "Data": []}));
     assert_eq!(logged["Data"], json!({"Method": "kong.log.notice", "Args": ["refused: no_certificate"]}));
     refused(&kong.ok("plugin.Step", json!({"EventId": event})), 401);
+}
+
+/// Kong runs this phase for each handshake of its own listener.
+#[test]
+fn a_handshake_asks_for_a_certificate_where_kong_itself_is_its_source() {
+    let prefix = Prefix::new();
+    let _server = prefix.serve(&[]);
+    let mut kong = prefix.connect();
+    let ca = Ca::root("root");
+    let mut calls_of = |source: &str| {
+        let id =
+            kong.ok("plugin.StartInstance", config(&ca, json!({"certificate_source": source})))["Id"].clone();
+        let mut calls = Vec::new();
+        let mut step = kong.ok("plugin.HandleEvent", json!({"InstanceId": id, "EventName": "certificate"}));
+        while step["Data"] != "ret" {
+            assert_eq!(step["Data"]["Args"], json!([]));
+            calls.push(step["Data"]["Method"].as_str().unwrap().to_owned());
+            step = kong.ok("plugin.Step", json!({"EventId": step["EventId"], "Data": true}));
+        }
+        calls
+    };
+    assert_eq!(
+        calls_of("tls"),
+        ["kong.client.tls.request_client_certificate", "kong.client.tls.disable_session_reuse"]
+    );
+    assert!(calls_of("shim").is_empty());
 }
 
 #[test]

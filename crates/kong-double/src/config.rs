@@ -226,7 +226,9 @@ impl Loaded {
         }
         let phases: Vec<String> = serde_json::from_value(entry["Phases"].clone())
             .map_err(|_| Error::PluginInfo("Plugins[1].Phases is not a list of strings"))?;
-        if let Some(phase) = phases.iter().find(|p| !["access", "response", "log"].contains(&p.as_str())) {
+        if let Some(phase) =
+            phases.iter().find(|p| !["certificate", "access", "response", "log"].contains(&p.as_str()))
+        {
             return Err(Error::Phase(phase.clone()));
         }
         let schema = Schema::of_plugin(entry);

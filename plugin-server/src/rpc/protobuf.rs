@@ -7,12 +7,13 @@ use super::Server;
 use crate::access::{self, FAULT};
 use crate::event::Event;
 use crate::pdk::{LogLevel, Pdk};
-use crate::schema::{PHASE, PLUGIN_NAME, PRIORITY, VERSION, schema};
+use crate::schema::{PLUGIN_NAME, PRIORITY, Phase, VERSION, schema};
 use crate::wire::protobuf::WireError;
 use crate::wire::protobuf::messages::{
     Command, HandleEvent, InstanceId, InstanceStatus, PluginInfo, PluginNames, Returned,
 };
 use crate::wire::protobuf::pdk::{Answer, Call, ProtoBufPdk};
+use crate::wire::protocol::Protocol;
 
 /// What a call leads to.
 pub(crate) enum Outcome {
@@ -65,7 +66,7 @@ impl Server {
             Command::GetPluginInfo(plugin) => (plugin.name == PLUGIN_NAME.as_bytes()).then(|| {
                 Returned::PluginInfo(PluginInfo {
                     name: PLUGIN_NAME.into(),
-                    phases: vec![PHASE.into()],
+                    phases: Phase::names(Protocol::ProtoBuf),
                     version: VERSION.into(),
                     priority: PRIORITY,
                     schema: schema().to_string(),
@@ -83,7 +84,7 @@ impl Server {
         // All that may go wrong is inside, where a panic is a fault of this event and of nothing else.
         ProtoBufEvent::Runs(Event::new(|exchange| async move {
             let mut pdk = ProtoBufPdk(exchange);
-            let problem = if event_name == PHASE.as_bytes() {
+            let problem = if Phase::find(&event_name, Protocol::ProtoBuf) == Some(Phase::Access) {
                 match server.instances.get_or_retry(id).await {
                     Some(Ok(instance)) => {
                         return access::access(&mut pdk, &instance, SystemTime::now()).await;

@@ -12,6 +12,17 @@ use super::value::Value;
 pub(crate) struct MsgPackPdk(pub(crate) Exchange);
 
 impl MsgPackPdk {
+    /// `kong.client.tls.request_client_certificate`, in the certificate phase. It cannot be told any names of CAs: those
+    /// are an opaque pointer of Lua's.
+    pub(crate) async fn request_client_certificate(&mut self) {
+        self.call("kong.client.tls.request_client_certificate", vec![]).await;
+    }
+
+    /// `kong.client.tls.disable_session_reuse`, in the certificate phase.
+    pub(crate) async fn disable_session_reuse(&mut self) {
+        self.call("kong.client.tls.disable_session_reuse", vec![]).await;
+    }
+
     async fn call(&mut self, method: &'static str, args: Vec<Json>) -> Value {
         self.0.call(PdkCall { method, args }).await
     }
