@@ -14,7 +14,7 @@ pub enum Error {
     #[error("plugin info: {0}")]
     PluginInfo(&'static str),
     /// The plugin wants a phase that the double does not have.
-    #[error("the double has no phase {0:?}, only access, response and log")]
+    #[error("the double has no phase {0:?}, only certificate, access, response and log")]
     Phase(String),
     /// A config uses another plugin than the one of `plugin_info`.
     #[error("plugin '{0}' not enabled; add it to the 'plugins' configuration property")]

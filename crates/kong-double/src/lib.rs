@@ -28,7 +28,7 @@
 //!
 //! # What differs from Kong, knowingly
 //! - Absent: TLS, HTTP/2, WebSocket upgrades, gRPC, regular expressions in paths, load balancing, health
-//!   checks, the phases `certificate` and `rewrite`, ProtoBuf:1, the plugin server's start and its `-dump`
+//!   checks, the phase `rewrite`, ProtoBuf:1, the plugin server's start and its `-dump`
 //!   (give it as [`DoubleConfig::plugin_info`]), most PDK methods that no recording and no plugin of ours
 //!   uses: those are logged as `could not find pdk method`, as Kong does for unknown ones.
 //! - It calls itself `kong-double/3.9.1` in `Server` and `Via`.

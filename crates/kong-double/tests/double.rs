@@ -466,8 +466,8 @@ async fn configurations_that_kong_would_refuse_are_refused() {
         (good(json!({"by": "b"})), "plugin p of route r: schema violation (config.by: expected one of: a)"),
         (DoubleConfig { workers: 0, ..good(json!({})) }, "a double needs at least one worker"),
         (
-            DoubleConfig { plugin_info: plugin_info("p", &["certificate"]), ..good(json!({})) },
-            "the double has no phase \"certificate\", only access, response and log",
+            DoubleConfig { plugin_info: plugin_info("p", &["rewrite"]), ..good(json!({})) },
+            "the double has no phase \"rewrite\", only certificate, access, response and log",
         ),
         (
             DoubleConfig { plugin_info: plugin_info("q", &["access"]), ..good(json!({})) },
