@@ -61,7 +61,6 @@ fn of_a_directory_name_those_attributes_count_that_the_matcher_lists() {
     for (attribute, value) in [("O", "Acme, Inc."), ("CN", "alice"), ("OU", "b\0b")] {
         name.append_entry_by_text(attribute, value).unwrap();
     }
-    let tagged = |tag: u8, content: &[u8]| [&[tag, u8::try_from(content.len()).unwrap()], content].concat();
     let directory_name = tagged(0xa4, &name.build().to_der().unwrap());
     let names = tagged(0x30, &[tagged(0x82, b"a.example"), directory_name].concat());
     let certificate = certificate(Subject::client("cn").extension(&[2, 5, 29, 17], &names));
@@ -77,6 +76,77 @@ fn of_a_directory_name_those_attributes_count_that_the_matcher_lists() {
     assert_eq!(names(&["OU", "L"]), ["a.example"]);
     let text = certificate.alternative_names_text().unwrap();
     assert!(text.starts_with("DNS:a.example, DirName:") && text.contains("O=Acme\\\\\\, Inc."), "{text}");
+}
+
+/// A DER value with this tag.
+fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = match u8::try_from(content.len()) {
+        Ok(short @ 0..=127) => vec![short],
+        _ => [&[0x82], &u16::try_from(content.len()).unwrap().to_be_bytes()[..]].concat(),
+    };
+    [&[tag], &length[..], content].concat()
+}
+
+/// No name is cut, split, decoded or taken for another kind.
+#[test]
+fn alternative_names_are_whole_or_nothing() {
+    const DNS: u8 = 0x82;
+    const EMAIL: u8 = 0x81;
+    const IP: u8 = 0x87;
+    let long = "a".repeat(10_000);
+    for (tag, content, expected) in [
+        (DNS, &b"alice,bob"[..], Some("alice,bob")),
+        (DNS, b"CN=alice+O=x", Some("CN=alice+O=x")),
+        (DNS, b"*.example.com", Some("*.example.com")),
+        (DNS, b" alice ", Some(" alice ")),
+        (EMAIL, b"Alice@Example.com", Some("Alice@Example.com")),
+        (EMAIL, b"alice%40example.com", Some("alice%40example.com")),
+        (DNS, long.as_bytes(), Some(&long)),
+        (DNS, b"10.0.0.1", Some("10.0.0.1")),
+        (DNS, b"", None),
+        (DNS, b"alice\xff", None),
+        (DNS, "\u{430}lice".as_bytes(), None),
+        // An address with its mask, as name constraints have it, is no address.
+        (IP, &[10, 0, 0, 1, 255, 255, 255, 0], None),
+        (IP, b"alice", None),
+        (IP, b"", None),
+        // registeredID, and otherName with a UPN of alice: kinds that are never a consumer's name.
+        (0x88, &[0x2a, 0x03], None),
+        (0xa0, b"\x06\x0a+\x06\x01\x04\x01\x827\x14\x02\x03\xa0\x07\x0c\x05alice", None),
+    ] {
+        let subject =
+            Subject::client("alice").extension(&[2, 5, 29, 17], &tagged(0x30, &tagged(tag, content)));
+        let certificate = Certificate::from_der(&Ca::root("root").issue(subject).der);
+        let names =
+            certificate.as_ref().map(|certificate| certificate.subject_names(&[])).unwrap_or_default();
+        assert_eq!(names, expected.into_iter().collect::<Vec<_>>(), "{tag:x} {content:?}");
+    }
+}
+
+/// Several attributes in one RDN, in any order and of any kind: the same as in several.
+#[test]
+fn of_an_rdn_with_several_values_none_hides_another() {
+    let attribute = |oid: u8, tag: u8, text: &[u8]| {
+        tagged(0x30, &[tagged(0x06, &[0x55, 0x04, oid]), tagged(tag, text)].concat())
+    };
+    let (cn, o, utf8) = (3, 10, 0x0c);
+    for (attributes, expected, text) in [
+        (vec![attribute(cn, utf8, b"alice"), attribute(o, utf8, b"x")], Some("alice"), "CN=alice+O=x"),
+        (vec![attribute(cn, utf8, b"alice"), attribute(cn, utf8, b"bob")], None, "CN=alice+CN=bob"),
+        (vec![attribute(o, utf8, b"x,CN=alice")], None, "O=x\\,CN=alice"),
+        (vec![attribute(cn, utf8, b"alice,O=x")], Some("alice,O=x"), "CN=alice\\,O=x"),
+        (vec![attribute(cn, utf8, b"\xff")], None, "CN=#0C01FF"),
+        // UniversalString, and a PrintableString that is not even ASCII.
+        (vec![attribute(cn, 0x1c, b"\0\0\0a")], None, "CN=#1C0400000061"),
+        (vec![attribute(cn, 0x13, b"\xff")], None, "CN=#1301FF"),
+        (vec![], None, ""),
+    ] {
+        let rdn = if attributes.is_empty() { Vec::new() } else { tagged(0x31, &attributes.concat()) };
+        let der = tagged(0x30, &rdn);
+        let (_, name) = x509_parser::prelude::FromDer::from_der(&der).unwrap();
+        assert_eq!(common_name(&name).as_deref(), expected, "{text}");
+        assert_eq!(distinguished_name(&name), text);
+    }
 }
 
 /// Which of two extensions counts is a matter of taste, so such a certificate is none.
