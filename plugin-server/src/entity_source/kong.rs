@@ -26,6 +26,8 @@ pub(crate) struct KongConsumers {
     remembered: Lookups<ConsumerKey, Option<Arc<Consumer>>, SourceError>,
     /// By the hash of the key.
     turns: Vec<Mutex<()>>,
+    /// The id of the consumer that Kong found last.
+    found_last: std::sync::Mutex<Option<String>>,
 }
 
 impl KongConsumers {
@@ -33,16 +35,18 @@ impl KongConsumers {
         Self {
             remembered: Lookups::new(CONSUMERS),
             turns: std::iter::repeat_with(Mutex::default).take(TURNS).collect(),
+            found_last: std::sync::Mutex::default(),
         }
     }
 
     /// A consumer, found within `max_age`.
     ///
     /// That there is none cannot be told from a database that does not answer: Kong says nothing in both cases. So Kong is
-    /// asked for the `fallback`, which is there in any case, and only if it is found counts that the other was not.
+    /// asked for another one, too, the `fallback` or else whom it found last, and only if that one is found counts that the
+    /// first was not.
     ///
     /// # Errors
-    /// Kong did not find the fallback either, or answered what it never does.
+    /// Kong did not find the other either, or answered what it never does.
     pub(crate) async fn find(
         &self,
         pdk: &mut impl Pdk,
@@ -60,16 +64,24 @@ impl KongConsumers {
         }
         let since = Instant::now();
         let found = ask(pdk, &key, name).await?;
-        if found.is_none() {
-            // Without a fallback the request is refused either way; nothing is remembered that may not be true.
-            let Some(fallback) = fallback else { return Ok(None) };
-            let known = ConsumerKey::IdOrUsername(fallback.to_owned());
-            if ask(pdk, &known, fallback).await?.is_none() {
-                let problem = format_args!("Kong finds neither {name:?} nor {fallback:?}");
-                return Err(Refusal::with(Reason::EntitySourceDown, problem));
+        match &found {
+            Some(consumer) => *self.found_last() = Some(consumer.id.clone()),
+            None => {
+                let witness = fallback.map(str::to_owned).or_else(|| self.found_last().clone());
+                // With nobody to fall back on the request is refused either way; nothing is remembered that may not be
+                // true.
+                let Some(witness) = witness else { return Ok(None) };
+                if ask(pdk, &ConsumerKey::IdOrUsername(witness.clone()), &witness).await?.is_none() {
+                    let problem = format_args!("Kong finds neither {name:?} nor {witness:?}");
+                    return Err(Refusal::with(Reason::EntitySourceDown, problem));
+                }
             }
         }
         Ok(self.remembered.insert(key, Ok(found.clone()), since).unwrap_or(found))
+    }
+
+    fn found_last(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.found_last.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     async fn turn(&self, key: &ConsumerKey) -> Option<MutexGuard<'_, ()>> {

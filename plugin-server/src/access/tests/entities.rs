@@ -52,10 +52,27 @@ async fn kong_itself_is_asked_once_for_a_consumer_within_the_time() {
     assert_eq!((verdict, then.calls.len()), (Verdict::Proceed, 3));
     pass(Duration::from_secs(30)).await;
     let (verdict, later) = run_at(FakeKong::default(), &instance, &alice).await;
-    assert_eq!(verdict, NOT_VERIFIED);
-    assert_eq!(later.asked_for, ["alice"]);
+    assert_eq!(verdict, fault(503));
+    assert_eq!(later.asked_for, ["alice", ALICE], "nobody is found, not even who was found last");
     let (verdict, _) = run_at(kong(), &instance, &alice).await;
-    assert_eq!(verdict, Verdict::Proceed, "that nobody was found is not remembered where it may not be true");
+    assert_eq!(verdict, Verdict::Proceed);
+}
+
+#[tokio::test]
+async fn that_kong_finds_nobody_is_remembered_where_it_is_sure() {
+    let (root, instance) = asking_kong(json!({}));
+    let stranger = handed_on(&root.issue(Subject::client("stranger")));
+    // Nobody has been found yet.
+    for _ in 0..2 {
+        let (verdict, asked) = run_at(FakeKong::default(), &instance, &stranger).await;
+        assert_eq!((verdict, asked.asked_for), (NOT_VERIFIED, vec!["stranger".to_owned()]));
+    }
+    run_at(kong(), &instance, &handed_on(&root.issue(Subject::client("alice")))).await;
+    for asked_for in [vec!["stranger", ALICE], vec![]] {
+        let (verdict, asked) = run_at(kong(), &instance, &stranger).await;
+        assert_eq!(verdict, NOT_VERIFIED);
+        assert_eq!(asked.asked_for, asked_for);
+    }
 }
 
 /// Kong says nothing both of a consumer that is not there and of a database that is not.
