@@ -48,17 +48,17 @@ pub(crate) async fn converse(mut stream: UnixStream, server: &Arc<Server>) -> Re
     }
 }
 
-/// A call from when it is read until its reply is written, or its connection gone.
-struct Running<'a>(&'a AtomicUsize);
+/// One of so many, until it is dropped: a connection, or a call from when it is read until its reply is written.
+pub(crate) struct Counted<'a>(&'a AtomicUsize);
 
-impl<'a> Running<'a> {
-    fn count(calls: &'a AtomicUsize) -> Self {
-        calls.fetch_add(1, Ordering::AcqRel);
-        Self(calls)
+impl<'a> Counted<'a> {
+    pub(crate) fn one_of(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 
 use crate::access::{FAULT, Verdict};
-use crate::ids;
+use crate::ids::{Ids, Run};
 use crate::wire::value::Value;
 
 /// How long an event may wait for Kong's next step. Kong answers a PDK call at once or, where the call throws, never.
@@ -69,11 +68,11 @@ impl<C, A> Clone for Exchange<C, A> {
     }
 }
 
-type Run = Pin<Box<dyn Future<Output = Verdict> + Send>>;
+type Running = Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
 /// One running event.
 pub(crate) struct Event<C = PdkCall, A = Value> {
-    run: Run,
+    run: Running,
     exchange: Exchange<C, A>,
 }
 
@@ -116,12 +115,12 @@ impl<C, A> Event<C, A> {
 /// The events of MsgPack:1 that wait for Kong, by id.
 pub(crate) struct Events {
     waiting: Mutex<HashMap<u64, (Event, Instant)>>,
-    next_id: AtomicU64,
+    ids: Ids,
 }
 
 impl Events {
-    pub(crate) fn new() -> Self {
-        Self { waiting: Mutex::default(), next_id: AtomicU64::new(ids::first()) }
+    pub(crate) fn new(run: Run) -> Self {
+        Self { waiting: Mutex::default(), ids: Ids::of(run) }
     }
 
     /// Begins an event and runs it to its first call, or its end.
@@ -129,7 +128,7 @@ impl Events {
     where
         F: Future<Output = Verdict> + Send + 'static,
     {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let id = self.ids.next();
         (id, self.advance(id, Event::new(run)).await)
     }
 

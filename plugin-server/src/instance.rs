@@ -1,7 +1,6 @@
 //! This knows the plugin instances: one for each configuration in each of Kong's workers.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,7 +11,7 @@ use crate::certificate::Certificate;
 use crate::config::{Config, is_pem};
 use crate::details;
 use crate::entity_source::EntitySource;
-use crate::ids;
+use crate::ids::{self, Ids, Run};
 use crate::mapping::Mappings;
 use crate::pdk::Pdk;
 use crate::reason::{Reason, Refusal};
@@ -201,17 +200,17 @@ pub(crate) struct Instances {
     shared: Arc<Shared>,
     running: RwLock<HashMap<u64, Arc<Instance>>>,
     unstarted: Mutex<HashMap<u64, Unstarted>>,
-    next_id: AtomicU64,
+    ids: Ids,
     last_int32_id: Mutex<u32>,
 }
 
 impl Instances {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, run: Run) -> Self {
         Self {
             shared,
             running: RwLock::default(),
             unstarted: Mutex::default(),
-            next_id: AtomicU64::new(ids::first()),
+            ids: Ids::of(run),
             last_int32_id: Mutex::new(ids::first_int32()),
         }
     }
@@ -222,7 +221,7 @@ impl Instances {
     /// See [`Instance::start`].
     pub(crate) async fn start(&self, config: &str) -> Result<u64, String> {
         let instance = Arc::new(Instance::start(config, Arc::clone(&self.shared)).await?);
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let id = self.ids.next();
         self.write().insert(id, instance);
         Ok(id)
     }
@@ -324,11 +323,9 @@ mod tests {
 
     #[tokio::test]
     async fn ids_that_come_around_meet_no_instance_that_is_there() {
-        let instances = Instances::new(Arc::new(Shared::new(
-            EntitySource::Kong(crate::entity_source::KongConsumers::new()),
-            ProofKey::from_bytes([9; 32]),
-            Duration::from_secs(5),
-        )));
+        let source = EntitySource::Kong(crate::entity_source::KongConsumers::new());
+        let shared = Shared::new(source, ProofKey::from_bytes([9; 32]), Duration::from_secs(5));
+        let instances = Instances::new(Arc::new(shared), Run::random());
         *instances.last_int32_id.lock().unwrap() = ids::MAX_INT32 - 1;
         let start = async || {
             let (id, started) = instances.start_or_keep("no configuration").await;

@@ -24,6 +24,7 @@ mod reason;
 mod rpc;
 mod schema;
 mod serve;
+mod siblings;
 mod source;
 mod trust;
 mod verify;
@@ -32,7 +33,6 @@ mod wire;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use clap::Parser;
 use client_cert::ProofKey;
@@ -42,9 +42,9 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::cli::{Cli, Command, EntitySettings, LogLevel, Settings};
 use crate::entity_source::{EntitySource, KongConsumers};
-use crate::event::Events;
-use crate::instance::{Instances, Shared};
+use crate::instance::Shared;
 use crate::rpc::Server;
+use crate::siblings::Siblings;
 use crate::wire::protocol::Protocol;
 
 /// Runs the program by its command line and says how it ended.
@@ -105,13 +105,9 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let proof_key = ProofKey::read_or_create(&settings.proof_key_file)?;
     let entities = entity_source(settings.entities)?;
-    let shared = Arc::new(Shared::new(entities, proof_key, settings.event_timeout));
-    let server = Arc::new(Server {
-        instances: Instances::new(shared),
-        events: Events::new(),
-        calls: AtomicUsize::new(0),
-    });
-    let listener = serve::bind(&settings.socket)?;
+    let shared = Shared::new(entities, proof_key, settings.event_timeout);
+    let (listener, siblings) = Siblings::bind(&settings.socket, settings.event_timeout)?;
+    let server = Arc::new(Server::new(shared, siblings));
     tracing::info!(socket = %settings.socket.display(), pid = std::process::id(), "serving");
     let leave = async {
         tokio::select! {

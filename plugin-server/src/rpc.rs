@@ -2,6 +2,7 @@
 
 pub(crate) mod protobuf;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
@@ -10,8 +11,9 @@ use serde_json::json;
 use crate::access::{self, FAULT, Verdict};
 use crate::certificate_phase;
 use crate::event::{Events, Progress};
-use crate::instance::Instances;
+use crate::instance::{Instances, Shared};
 use crate::schema::{PLUGIN_NAME, Phase};
+use crate::siblings::Siblings;
 use crate::wire::msgpack::{Call, ReplyBody};
 use crate::wire::pdk::MsgPackPdk;
 use crate::wire::protocol::Protocol;
@@ -20,11 +22,25 @@ use crate::wire::protocol::Protocol;
 pub(crate) struct Server {
     pub(crate) instances: Instances,
     pub(crate) events: Events,
+    /// Who else serves the same Kong.
+    pub(crate) siblings: Siblings,
     /// How many calls are being answered.
     pub(crate) calls: AtomicUsize,
+    /// How many connections are open.
+    pub(crate) connections: AtomicUsize,
 }
 
 impl Server {
+    pub(crate) fn new(shared: Shared, siblings: Siblings) -> Self {
+        Self {
+            instances: Instances::new(Arc::new(shared), siblings.run()),
+            events: Events::new(siblings.run()),
+            siblings,
+            calls: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+        }
+    }
+
     /// Answers one call. An event never gets a string error or an empty result, which Kong would take for leave to pass
     /// (`kong-plugin-protocol.md`, "MsgPack:1 is fail-open").
     pub(crate) async fn answer(&self, call: Call) -> ReplyBody {

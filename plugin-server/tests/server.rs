@@ -9,7 +9,6 @@ use std::process::Command;
 use common::{BINARY, Prefix};
 use serde_json::{Value as Json, json};
 use testbed::pki::Ca;
-use testbed::process::Process;
 
 const DECLARATIVE: &str = "_format_version: '3.0'\nconsumers: [{username: alice}]\n";
 
@@ -239,40 +238,4 @@ fn what_is_malformed_closes_its_connection_and_no_other() {
     drop(connection);
     server.wait_for("ends in the middle");
     healthy.ok("plugin.GetStatus", json!({}));
-}
-
-#[test]
-fn a_new_server_takes_the_socket_over_and_the_old_one_leaves_it_alone() {
-    let prefix = Prefix::new();
-    let mut old = prefix.serve(&[]);
-    let mut kept = prefix.connect();
-    let new = prefix.serve(&[]);
-    let pid =
-        |connection: &mut common::Connection| connection.ok("plugin.GetStatus", json!({}))["Pid"].clone();
-    assert_eq!(pid(&mut kept), old.id(), "a connection stays where it is");
-    assert_eq!(pid(&mut prefix.connect()), new.id());
-    old.signal("TERM");
-    assert!(old.wait().success());
-    assert_eq!(pid(&mut prefix.connect()), new.id(), "the path is still the new server's");
-    let names: Vec<_> =
-        std::fs::read_dir(prefix.dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names.len(), 2, "the socket and the key, and nothing left over: {names:?}");
-}
-
-#[test]
-fn a_leaving_server_finishes_the_events_that_run() {
-    let prefix = Prefix::new();
-    let mut server: Process = prefix.serve(&["--log-level", "debug"]);
-    let mut kong = prefix.connect();
-    let id = kong.ok("plugin.StartInstance", config(&Ca::root("root"), json!({})))["Id"].clone();
-    let begun = kong.ok("plugin.HandleEvent", json!({"InstanceId": id, "EventName": "access"}));
-    let event = begun["EventId"].clone();
-    server.signal("TERM");
-    server.wait_for("leaving");
-    // On a connection that is made only now.
-    let mut other = prefix.connect();
-    let logged = other.ok("plugin.StepMultiMap", json!({"EventId": event, "Data": {"host": ["x"]}}));
-    assert_eq!(logged["Data"]["Method"], "kong.log.notice");
-    other.ok("plugin.Step", json!({"EventId": event}));
-    assert!(server.wait().success());
 }

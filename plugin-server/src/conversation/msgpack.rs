@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio_util::codec::{Decoder, Encoder};
 
-use super::Running;
+use super::Counted;
 use crate::rpc::Server;
 use crate::wire::msgpack::{Codec, Reply, WireError};
 
@@ -18,9 +18,14 @@ pub(super) async fn converse(
     let mut reply = BytesMut::with_capacity(4096);
     loop {
         while let Some(request) = codec.decode(&mut received)? {
-            let _running = Running::count(&server.calls);
-            let body = server.answer(request.call).await;
-            codec.encode(Reply { message_id: request.message_id, body }, &mut reply)?;
+            let _running = Counted::one_of(&server.calls);
+            match server.siblings.ask(&request).await {
+                Some(of_another) => reply = of_another,
+                None => {
+                    let body = server.answer(request.call).await;
+                    codec.encode(Reply { message_id: request.message_id, body }, &mut reply)?;
+                }
+            }
             stream.write_all(&reply).await?;
             reply.clear();
         }

@@ -12,7 +12,7 @@ use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::Running;
+use super::Counted;
 use crate::access::Verdict;
 use crate::event::Progress;
 use crate::rpc::Server;
@@ -29,7 +29,7 @@ pub(super) async fn converse(
 ) -> Result<(), WireError> {
     let mut line = Line { stream, received, sending: BytesMut::with_capacity(4096) };
     while let Some(frame) = line.frame(MAX_CALL).await? {
-        let running = Running::count(&server.calls);
+        let running = Counted::one_of(&server.calls);
         let call = RpcCall::decode(frame)?;
         let sequence = call.sequence;
         let reply = match server.answer_protobuf(call.command.ok_or(WireError::NoCommand)?).await? {

@@ -26,7 +26,7 @@ fn calls(method: &'static str, args: Vec<Json>) -> Option<Progress> {
 
 #[tokio::test]
 async fn interleaved_events_get_their_own_answers() {
-    let events = Events::new();
+    let events = Events::new(Run::random());
     let mut ids = Vec::new();
     for _ in 0..10 {
         let (id, progress) = events.begin(echo).await;
@@ -50,7 +50,7 @@ async fn interleaved_events_get_their_own_answers() {
 
 #[tokio::test]
 async fn a_panic_ends_its_event_as_a_fault_and_no_other() {
-    let events = Events::new();
+    let events = Events::new(Run::random());
     let (healthy, _) = events.begin(echo).await;
     let (id, _) = events
         .begin(|exchange| async move {
@@ -65,7 +65,7 @@ async fn a_panic_ends_its_event_as_a_fault_and_no_other() {
 
 #[tokio::test]
 async fn what_kong_never_comes_back_for_is_dropped() {
-    let events = Events::new();
+    let events = Events::new(Run::random());
     let (id, _) = events.begin(echo).await;
     events.expire(Instant::now() + ABANDONED / 2);
     assert_eq!(events.count(), 1);
@@ -76,7 +76,7 @@ async fn what_kong_never_comes_back_for_is_dropped() {
 
 #[tokio::test]
 async fn an_event_may_wait_for_other_things_than_kong() {
-    let events = Events::new();
+    let events = Events::new(Run::random());
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let begun = events.begin(|exchange| async move {
         let text: &str = receiver.await.unwrap();

@@ -1,6 +1,8 @@
 //! This knows MsgPack:1, MessagePack-RPC as Kong speaks it (`kong-plugin-protocol.md`): where a message ends in the
 //! stream, which calls Kong makes, and how they are answered.
 
+use std::collections::BTreeMap;
+
 use bytes::{Buf, BufMut, BytesMut};
 use serde::{Deserialize, Serialize};
 use tokio_util::codec::{Decoder, Encoder};
@@ -70,6 +72,55 @@ pub(crate) enum Call {
     Unknown {
         method: String,
     },
+}
+
+impl Request {
+    /// The request as Kong would send it.
+    ///
+    /// # Errors
+    /// None that is known of: it is written into memory.
+    pub(crate) fn encode(&self) -> Result<BytesMut, WireError> {
+        let mut message = BytesMut::new();
+        let id = self.message_id;
+        match &self.call {
+            Call::StartInstance { plugin, config } => {
+                let arg = BTreeMap::from([("Name", plugin), ("Config", config)]);
+                write(&mut message, &(0, id, "plugin.StartInstance", [arg]))?;
+            }
+            Call::CloseInstance { instance } => {
+                write(&mut message, &(0, id, "plugin.CloseInstance", [instance]))?;
+            }
+            Call::InstanceStatus { instance } => {
+                write(&mut message, &(0, id, "plugin.InstanceStatus", [instance]))?;
+            }
+            Call::HandleEvent { instance, phase } => {
+                let arg = HandleEvent { instance: *instance, phase };
+                write(&mut message, &(0, id, "plugin.HandleEvent", [arg]))?;
+            }
+            Call::Step { event, data } => {
+                write(&mut message, &(0, id, "plugin.Step", [StepWith { event: *event, data }]))?;
+            }
+            Call::GetStatus => write(&mut message, &(0, id, "plugin.GetStatus", [(); 0]))?,
+            Call::Unknown { method } => write(&mut message, &(0, id, method, [(); 0]))?,
+        }
+        Ok(message)
+    }
+}
+
+#[derive(Serialize)]
+struct HandleEvent<'a> {
+    #[serde(rename = "InstanceId", skip_serializing_if = "Option::is_none")]
+    instance: Option<u64>,
+    #[serde(rename = "EventName")]
+    phase: &'a str,
+}
+
+#[derive(Serialize)]
+struct StepWith<'a> {
+    #[serde(rename = "EventId")]
+    event: u64,
+    #[serde(rename = "Data")]
+    data: &'a Value,
 }
 
 /// Finds requests in the stream, and writes replies.
@@ -256,7 +307,7 @@ fn decode_call(method: &str, args: &[Value]) -> Result<Call, WireError> {
 /// Measures a message without decoding it, going on where the last look ended, so that what arrives in many pieces is
 /// looked at once and a message is refused by what it declares, before memory is taken for it.
 #[derive(Debug)]
-struct Measure {
+pub(crate) struct Measure {
     at: usize,
     /// How many values the message still needs.
     missing: usize,
@@ -272,7 +323,10 @@ impl Default for Measure {
 
 impl Measure {
     /// The length of the message, once all of it is there.
-    fn advance(&mut self, stream: &[u8]) -> Result<Option<usize>, WireError> {
+    ///
+    /// # Errors
+    /// It is not MessagePack, or over the limits.
+    pub(crate) fn advance(&mut self, stream: &[u8]) -> Result<Option<usize>, WireError> {
         while self.missing > 0 {
             let Some(head) = Head::read(&stream[self.at.min(stream.len())..])? else { return Ok(None) };
             let end = self.at.saturating_add(head.bytes);

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 /// One MessagePack value. Strings are bytes: Kong sends header values as `str` even when they are not UTF-8.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +53,21 @@ impl Value {
                 .find(|(name, _)| name.as_bytes() == Some(key.as_bytes()))
                 .map(|(_, value)| value),
             _ => None,
+        }
+    }
+}
+
+/// Bytes as `bin`: whether they were a `str` is not known any more.
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Nil => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Integer(value) => serializer.serialize_i64(*value),
+            Self::Float(value) => serializer.serialize_f64(*value),
+            Self::Bytes(bytes) => serializer.serialize_bytes(bytes),
+            Self::Array(items) => serializer.collect_seq(items),
+            Self::Map(entries) => serializer.collect_map(entries.iter().map(|(key, value)| (key, value))),
         }
     }
 }

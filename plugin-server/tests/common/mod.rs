@@ -33,6 +33,12 @@ impl Prefix {
         self.path("mtls-auth.socket")
     }
 
+    /// The names at the socket's path and of the servers' own.
+    pub(crate) fn sockets(&self) -> Vec<String> {
+        let names = std::fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        names.map(|name| name.into_string().unwrap()).filter(|name| name.contains(".socket")).collect()
+    }
+
     pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, content).unwrap();

@@ -10,8 +10,9 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::conversation::ConversationError;
 use crate::entity_source::EntitySource;
-use crate::event::{Event, Events};
-use crate::instance::{Instances, Shared};
+use crate::event::Event;
+use crate::instance::Shared;
+use crate::siblings::Siblings;
 use crate::wire::protobuf::messages::{
     AuthenticateArgs, AuthenticatedCredential, Bool, Command, Empty, ExitArgs, HandleEvent, InstanceId,
     InstanceStatus, Int, KeyValue, Kind, ListValue, Name, Returned, StartInstance, Struct, Text, Value,
@@ -40,13 +41,11 @@ impl World {
         let (sender, receiver): (_, Watched) =
             watch::channel(entities(json!([{"id": CA_ID, "cert": root.pem()}])));
         let source = EntitySource::Directory(Directory::declarative(receiver));
-        let shared = Arc::new(Shared::new(source, ProofKey::from_bytes(KEY), Duration::from_secs(5)));
-        let server = Server {
-            instances: Instances::new(shared),
-            events: Events::new(),
-            calls: std::sync::atomic::AtomicUsize::new(0),
-        };
-        Self { root, server: Arc::new(server), entities: sender }
+        let shared = Shared::new(source, ProofKey::from_bytes(KEY), Duration::from_secs(5));
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let (_, siblings) = Siblings::bind(&socket, Duration::from_secs(5)).unwrap();
+        Self { root, server: Arc::new(Server::new(shared, siblings)), entities: sender }
     }
 
     /// A connection of Kong's, with an instance of this configuration.
