@@ -32,11 +32,13 @@ pub fn msgpack_frames(stream: &[u8]) {
         assert_eq!(read(&pieces), whole, "in other pieces");
     }
     let mut rest = stream;
-    for (request, length) in &whole.requests {
+    for (number, (request, length)) in whole.requests.iter().enumerate() {
         let message;
         (message, rest) = rest.split_at(*length);
         is_as_others_read_it(message, request);
-        replies_are_as_kong_reads_them(request);
+        if number < super::LOOKED_INTO {
+            replies_are_as_kong_reads_them(request);
+        }
     }
     match &*whole.end {
         "" => assert!(rest.is_empty()),
@@ -102,13 +104,31 @@ fn is_as_others_read_it(message: &[u8], request: &Comparable) {
     let (theirs, length) = unpack(message).expect("a message");
     assert_eq!(length, message.len());
     let ours = lua(&value);
-    assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    assert!(is_same(&ours, &theirs), "{ours:?}, not {theirs:?}");
     let (values, depth) = extent(&value);
     assert!(values <= MANY.min(message.len()) && depth <= DEEP, "{values} values, {depth} deep");
     let Lua::List(elements) = theirs else { panic!("{theirs:?}") };
     assert_eq!(elements.len(), 4);
     assert_eq!(elements[0], Lua::Number(0.0));
     assert_eq!(elements[1], Lua::Number(request.0.message_id as f64));
+}
+
+/// Whether two values are the same, of which a NaN is as good as another.
+fn is_same(one: &Lua, other: &Lua) -> bool {
+    match (one, other) {
+        (Lua::Number(one), Lua::Number(other)) => one.is_nan() && other.is_nan() || one == other,
+        (Lua::List(one), Lua::List(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same(one, other))
+        }
+        (Lua::Map(one), Lua::Map(other)) => {
+            one.len() == other.len()
+                && one
+                    .iter()
+                    .zip(other)
+                    .all(|(one, other)| is_same(&one.0, &other.0) && is_same(&one.1, &other.1))
+        }
+        (one, other) => one == other,
+    }
 }
 
 /// A value as Lua would hold it.
