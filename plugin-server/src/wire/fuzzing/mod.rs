@@ -10,6 +10,8 @@ mod msgpack;
 mod properties;
 mod protobuf;
 #[cfg(test)]
+mod said;
+#[cfg(test)]
 mod seeds;
 
 pub use msgpack::msgpack_frames;

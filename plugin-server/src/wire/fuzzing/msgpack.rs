@@ -111,6 +111,31 @@ fn is_as_others_read_it(message: &[u8], request: &Comparable) {
     assert_eq!(elements.len(), 4);
     assert_eq!(elements[0], Lua::Number(0.0));
     assert_eq!(elements[1], Lua::Number(request.0.message_id as f64));
+    let Lua::List(arguments) = &elements[3] else { panic!("{elements:?}") };
+    let argument = arguments.first().unwrap_or(&Lua::Nil);
+    match &request.0.call {
+        Call::CloseInstance { instance } | Call::InstanceStatus { instance } => {
+            assert_eq!(*argument, Lua::Number(*instance as f64));
+        }
+        Call::HandleEvent { instance: Some(instance), phase } => {
+            says(argument, "InstanceId", &Lua::Number(*instance as f64));
+            says(argument, "EventName", &Lua::str(phase));
+        }
+        Call::HandleEvent { instance: None, phase } => says(argument, "EventName", &Lua::str(phase)),
+        Call::StartInstance { plugin, config } => {
+            says(argument, "Name", &Lua::str(plugin));
+            says(argument, "Config", &Lua::str(config));
+        }
+        Call::Step { event, .. } => says(argument, "EventId", &Lua::Number(*event as f64)),
+        Call::GetStatus | Call::Unknown { .. } => {}
+    }
+}
+
+/// Somewhere: no table of Lua's has a key twice, but bytes may.
+fn says(argument: &Lua, key: &str, value: &Lua) {
+    let Lua::Map(entries) = argument else { panic!("{argument:?}") };
+    let is_said = |(name, said): &(Lua, Lua)| name.as_bytes() == Some(key.as_bytes()) && said == value;
+    assert!(entries.iter().any(is_said), "no {key} {value:?} in {argument:?}");
 }
 
 /// Whether two values are the same, of which a NaN is as good as another.
