@@ -17,7 +17,7 @@ mod seeds;
 pub use msgpack::msgpack_frames;
 pub use protobuf::protobuf_frames;
 
-/// How many messages of a stream are looked into. Those behind them are read, and no other than these.
+/// How many messages of a stream are looked into. Those behind them are only read: a fuzzer would lose its time there.
 const LOOKED_INTO: usize = 8;
 
 /// Ways in which a stream may come in pieces: in small ones of one size, and in two. Where those two meet depends on the
