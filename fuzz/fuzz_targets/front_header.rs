@@ -1,24 +1,10 @@
-//! The headers of other fronts: any value gives an error, none, or certificates within the limits that are read back
-//! from the form of RFC 9440; and under no more than one format.
+//! The headers of other fronts: what must hold of any value is said beside the tests of `client-cert`.
 
 #![no_main]
 
-use client_cert::front::{Format, decode};
-use client_cert::{MAX_CERTIFICATES, MAX_HEADER_BYTES};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|value: &[u8]| {
-    let read: Vec<_> = [Format::Base64Encoded, Format::UrlEncoded]
-        .into_iter()
-        .filter_map(|format| decode(format, &[value]).ok().flatten())
-        .collect();
-    assert!(read.len() <= 1, "two readings");
-    for presented in read {
-        assert!(value.len() <= MAX_HEADER_BYTES && presented.chain.len() < MAX_CERTIFICATES);
-        let header = presented.leaf_header();
-        if header.len() <= MAX_HEADER_BYTES {
-            let again = decode(Format::Base64Encoded, &[header]).unwrap().unwrap();
-            assert_eq!(again.leaf, presented.leaf);
-        }
-    }
-});
+#[path = "../../crates/client-cert/tests/fronts/any_value.rs"]
+mod any_value;
+
+fuzz_target!(|value: &[u8]| any_value::front_header(value));

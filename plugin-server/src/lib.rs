@@ -30,6 +30,9 @@ mod trust;
 mod verify;
 mod wire;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub use wire::fuzzing;
+
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -1,7 +1,9 @@
 //! What other fronts write is read as they mean it, and nothing else is read at all.
 
+mod any_value;
 mod encoders;
 mod properties;
+mod seeds;
 
 use std::sync::LazyLock;
 

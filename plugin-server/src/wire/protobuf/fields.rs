@@ -51,7 +51,12 @@ impl<'a> Fields<'a> {
         for shift in (0..64).step_by(7) {
             let (&byte, rest) = self.0.split_first().ok_or(NotHeaders)?;
             self.0 = rest;
-            number |= u64::from(byte & 0x7f) << shift;
+            let bits = u64::from(byte & 0x7f);
+            // Of the tenth byte one bit has room. Without the others it would be another number.
+            if bits << shift >> shift != bits {
+                return Err(NotHeaders);
+            }
+            number |= bits << shift;
             if byte < 0x80 {
                 return Ok(number);
             }
@@ -174,6 +179,15 @@ mod tests {
             (b"\x0a\x09\x0a\x01x\x12\x04\x32\x02\x0a\x00", "a list of an empty value"),
             (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "a length of 2^64 - 1"),
             (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "a number that does not end"),
+            // Without their upper bits they would be what should be there.
+            (
+                b"\x8a\x80\x80\x80\x80\x80\x80\x80\x80\x02\x07\x0a\x01x\x12\x02\x1a\x00",
+                "a key of more than 64 bits",
+            ),
+            (
+                b"\x0a\x87\x80\x80\x80\x80\x80\x80\x80\x80\x7e\x0a\x01x\x12\x02\x1a\x00",
+                "a length of more than 64 bits",
+            ),
             (b"GET / HTTP/1.1", "another protocol"),
         ] {
             assert_eq!(headers(bytes), Err(NotHeaders), "{what}");
