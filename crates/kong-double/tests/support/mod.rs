@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test crate uses its own part")]
 
+pub(crate) mod either;
 pub(crate) mod protobuf;
 
 use std::{
