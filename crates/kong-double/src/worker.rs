@@ -186,7 +186,7 @@ impl Worker {
                 claim.failed();
                 return Ok(Instance::NotReady);
             }
-            // Kong forgets the claim here, so that others wait for it.
+            // Kong does not release the claim here: whoever comes next waits for it.
             Ready::GivenUp(reason) => return Ok(Instance::None(Value::str(reason))),
         }
         let started = match &self.rpc {
