@@ -6,7 +6,7 @@
 //! 0 or empty is left out, but never a boolean and never in a oneof; a message read has all of its fields that are
 //! neither messages nor in a oneof.
 
-use crate::{pack::MapOrder, value::Value};
+use crate::{pack::MapOrder, value::Value, wire::take};
 
 /// Deeper nesting than this overflows Lua's stack in Kong, which throws.
 const MAX_DEPTH: usize = 190;
@@ -299,12 +299,6 @@ impl<'a> Raw<'a> {
         };
         Some(Self { number: key >> 3, content })
     }
-}
-
-fn take<'a>(rest: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
-    let (taken, after) = rest.split_at_checked(n)?;
-    *rest = after;
-    Some(taken)
 }
 
 fn take_varint(rest: &mut &[u8]) -> Option<u64> {

@@ -19,7 +19,7 @@ use serde_json::{Value as Json, json};
 use support::{
     PATIENCE, Upstream, get, plugin_info_of,
     protobuf::{CLOSE, Command, EVENT, Field, Kong, START, Server, bytes, content, fields, number},
-    send,
+    send, shape,
 };
 
 fn config(server: &Server, upstream: &Upstream) -> DoubleConfig {
@@ -78,17 +78,6 @@ fn normal(frame: &[u8]) -> Vec<Field> {
             other => other,
         })
         .collect()
-}
-
-/// The log entry without its values.
-fn shape(json: &Json) -> Json {
-    match json {
-        Json::Object(map) => map.iter().map(|(k, v)| (k.clone(), shape(v))).collect(),
-        Json::Array(items) => items.iter().map(shape).collect(),
-        Json::String(_) => "".into(),
-        Json::Number(_) => 0.into(),
-        other => other.clone(),
-    }
 }
 
 #[tokio::test]
