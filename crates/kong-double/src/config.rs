@@ -10,17 +10,24 @@ use std::{
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use crate::{Level, error::Error, ip::IpNet, schema::Schema, value::Value};
+use crate::{
+    Level, error::Error, ip::IpNet, protocol::Protocol, schema::Schema, value::Value, version::KongVersion,
+};
 
 /// What a [`Double`](crate::Double) does.
 #[derive(Clone, Debug)]
 pub struct DoubleConfig {
+    /// The Kong that is played.
+    pub version: KongVersion,
+    /// Whether Kong itself started the plugin server (`pluginserver_…_start_cmd` is set). The double starts none; of
+    /// the versions only 3.4 makes a difference.
+    pub managed_server: bool,
     /// Kong workers. Each has its own message ids, pooled connections and instances; client connections go
     /// to them in turn.
     pub workers: usize,
     /// The plugin server's socket.
     pub plugin_socket: PathBuf,
-    /// What the plugin server prints on `-dump`: name, phases and the config schema.
+    /// What the plugin server prints on `-dump`: the protocol, name, phases and the config schema.
     pub plugin_info: Json,
     /// Routes, in any order; the most specific one that matches is taken.
     pub routes: Vec<Route>,
@@ -38,6 +45,8 @@ pub struct DoubleConfig {
     pub idle_timeout: Duration,
     /// How long a request waits for another one that is starting the same instance (Kong: 10 s).
     pub claim_timeout: Duration,
+    /// How long Kong 3.4 looks for the plugin server's socket after its start (Kong: 20 s).
+    pub ready_timeout: Duration,
     /// Pooled connections per worker (`lua_socket_pool_size`, in Kong's configuration 256).
     pub pool_size: usize,
     /// Where not 0: every call takes the longest idle of at least so many pooled connections instead of the
@@ -46,9 +55,11 @@ pub struct DoubleConfig {
 }
 
 impl DoubleConfig {
-    /// Kong's defaults: one worker, no routes, log level `notice`.
+    /// Kong 3.9 with its defaults: one worker, no routes, log level `notice`.
     pub fn new(plugin_socket: impl Into<PathBuf>, plugin_info: Json) -> Self {
         Self {
+            version: KongVersion::default(),
+            managed_server: true,
             workers: 1,
             plugin_socket: plugin_socket.into(),
             plugin_info,
@@ -60,6 +71,7 @@ impl DoubleConfig {
             read_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),
             claim_timeout: Duration::from_secs(10),
+            ready_timeout: Duration::from_secs(20),
             pool_size: 256,
             scatter: 0,
         }
@@ -198,6 +210,7 @@ pub(crate) fn uuid_of(names: &[&str]) -> String {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) settings: DoubleConfig,
+    pub(crate) protocol: Protocol,
     pub(crate) plugin_name: String,
     pub(crate) phases: Vec<String>,
     pub(crate) trusted: Vec<IpNet>,
@@ -221,9 +234,8 @@ impl Loaded {
         let entry = &settings.plugin_info["Plugins"][0];
         let plugin_name =
             entry["Name"].as_str().ok_or(Error::PluginInfo("Plugins[1].Name is missing"))?.to_owned();
-        if settings.plugin_info["Protocol"] != "MsgPack:1" {
-            return Err(Error::PluginInfo("Protocol is not MsgPack:1"));
-        }
+        let protocol = Protocol::of_plugin_info(&settings.plugin_info)
+            .ok_or(Error::PluginInfo("Protocol is neither MsgPack:1 nor ProtoBuf:1"))?;
         let phases: Vec<String> = serde_json::from_value(entry["Phases"].clone())
             .map_err(|_| Error::PluginInfo("Plugins[1].Phases is not a list of strings"))?;
         if let Some(phase) =
@@ -262,7 +274,7 @@ impl Loaded {
             let own = own.collect::<Result<Vec<_>, _>>()?;
             plugins.push(if own.is_empty() { global.clone() } else { own });
         }
-        Ok(Self { plugin_name, phases, trusted, plugins, settings })
+        Ok(Self { protocol, plugin_name, phases, trusted, plugins, settings })
     }
 
     /// `kong.ip.is_trusted`.

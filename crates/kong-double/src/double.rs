@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -37,14 +37,16 @@ impl Double {
         let shared = Arc::new(Shared::load(config)?);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(Error::Listen)?;
         let addr = listener.local_addr().map_err(Error::Listen)?;
-        let workers = Worker::all(&shared.config().settings);
+        let workers = Worker::all(&shared.config());
         let banner = format!(
             "kong-double on {addr}: a stand-in for Kong, for tests, the demonstration and measurements only; not a gateway"
         );
         shared.error_log.write(Level::Notice, None, banner.as_bytes());
         for worker in &workers {
-            let worker = Arc::clone(worker);
-            shared.spawn(async move { worker.sweep().await });
+            worker.readiness().try_once().await;
+            let (sweeping, checking) = (Arc::clone(worker), Arc::clone(worker));
+            shared.spawn(async move { sweeping.sweep().await });
+            shared.spawn(async move { checking.readiness().keep_trying().await });
         }
         let listening = Some(shared.spawn(accept(listener, addr, Arc::clone(&shared), workers)));
         Ok(Self { addr, shared, listening })
@@ -57,7 +59,7 @@ impl Double {
 
     /// Loads another configuration, as a POST to Kong's `/config` does: every plugin config gets a new
     /// `__seq__`, and the next request of each worker starts a new instance and closes the old one. The
-    /// settings of the workers themselves (their number, the socket, timeouts, pool) stay as they were.
+    /// settings of the workers themselves (version, protocol, their number, the socket, timeouts, pool) stay as they were.
     ///
     /// # Errors
     /// Where Kong would refuse the configuration; the old one then stays.
@@ -79,6 +81,12 @@ impl Double {
     /// RPC calls made so far.
     pub fn rpc_calls(&self) -> RpcCalls {
         self.shared.rpc_calls()
+    }
+
+    /// Makes what holds the consumers unreachable, or reachable again. While it is not, `kong.client.load_consumer`
+    /// gives nil.
+    pub fn set_consumer_store(&self, reachable: bool) {
+        self.shared.consumer_store.store(reachable, Ordering::Relaxed);
     }
 
     /// Stops: closes the listener and every connection.

@@ -4,13 +4,14 @@ use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::value::Value;
+use crate::{DoubleConfig, value::Value};
 
 /// A worker's instances by plugin id.
 pub(crate) struct Instances {
     running: Mutex<HashMap<String, Instance>>,
     changed: Notify,
     claim_timeout: Duration,
+    keeps_stale_claims: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -32,18 +33,23 @@ pub(crate) enum Claim<'a> {
     TimedOut,
 }
 
-/// The right to start an instance. Dropped without a start, the next request may try.
+/// The right to start an instance. Dropped with neither [`StartClaim::started`] nor [`StartClaim::failed`], as a Lua
+/// error does, it stays claimed.
 pub(crate) struct StartClaim<'a> {
     instances: &'a Instances,
     plugin_id: String,
     seq: u64,
     old: Option<Value>,
-    started: bool,
 }
 
 impl Instances {
-    pub(crate) fn new(claim_timeout: Duration) -> Self {
-        Self { running: Mutex::default(), changed: Notify::new(), claim_timeout }
+    pub(crate) fn new(settings: &DoubleConfig) -> Self {
+        Self {
+            running: Mutex::default(),
+            changed: Notify::new(),
+            claim_timeout: settings.claim_timeout,
+            keeps_stale_claims: settings.version.keeps_stale_claims(),
+        }
     }
 
     /// Finds the instance of this plugin and config, or claims its start. Waits while another request
@@ -58,7 +64,9 @@ impl Instances {
                 return claim;
             }
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                self.forget(plugin_id);
+                if !self.keeps_stale_claims {
+                    self.forget(plugin_id);
+                }
                 return Claim::TimedOut;
             }
         }
@@ -75,21 +83,16 @@ impl Instances {
                 None
             }
         };
-        Some(Claim::Start(StartClaim {
-            instances: self,
-            plugin_id: plugin_id.into(),
-            seq,
-            old,
-            started: false,
-        }))
+        Some(Claim::Start(StartClaim { instances: self, plugin_id: plugin_id.into(), seq, old }))
     }
 
-    fn forget(&self, plugin_id: &str) {
+    /// Forgets one, started or not.
+    pub(crate) fn forget(&self, plugin_id: &str) {
         self.running.lock().expect("no panic while held").remove(plugin_id);
         self.changed.notify_waiters();
     }
 
-    /// After `no plugin instance`: forgets all that were ever started.
+    /// Forgets all that were ever started.
     pub(crate) fn reset(&self) {
         self.running.lock().expect("no panic while held").retain(|_, instance| !instance.was_started);
         self.changed.notify_waiters();
@@ -102,15 +105,11 @@ impl StartClaim<'_> {
         let instance = Instance { id, seq: self.seq, was_started: true };
         self.instances.running.lock().expect("no panic while held").insert(self.plugin_id.clone(), instance);
         self.instances.changed.notify_waiters();
-        self.started = true;
         self.old.take()
     }
-}
 
-impl Drop for StartClaim<'_> {
-    fn drop(&mut self) {
-        if !self.started {
-            self.instances.forget(&self.plugin_id);
-        }
+    /// The server has not started it: the next request may try.
+    pub(crate) fn failed(self) {
+        self.instances.forget(&self.plugin_id);
     }
 }

@@ -1,6 +1,6 @@
 //! This knows the PDK calls: which method may run in which phase, what it takes, does and gives back.
 
-use std::{net::IpAddr, time::UNIX_EPOCH};
+use std::{net::IpAddr, sync::atomic::Ordering, time::UNIX_EPOCH};
 
 use crate::{
     Level,
@@ -9,72 +9,41 @@ use crate::{
     headers::values_of,
     pdk_response,
     phase::{Phase, Stop},
+    protocol::Protocol,
     request::Request,
     uri::{encoded_args, normal_path, query_args},
     value::Value,
 };
 
-/// The method of the step that carries a PDK call's result.
-pub(crate) fn step_method(pdk_method: &str) -> &'static str {
-    match pdk_method {
-        "kong.client.get_credential" | "kong.client.authenticate" => "plugin.StepCredential",
-        "kong.client.load_consumer" | "kong.client.get_consumer" => "plugin.StepConsumer",
-        "kong.node.get_memory_stats" => "plugin.StepMemoryStats",
-        "kong.router.get_route" => "plugin.StepRoute",
-        "kong.router.get_service" => "plugin.StepService",
-        "kong.request.get_query"
-        | "kong.request.get_headers"
-        | "kong.response.get_headers"
-        | "kong.service.response.get_headers" => "plugin.StepMultiMap",
-        _ => "plugin.Step",
-    }
-}
-
-/// Runs one PDK call and prepares its result for the step.
-pub(crate) async fn call(
+/// Runs one PDK call; `None` where there is no such method.
+pub(crate) async fn run(
     method: &str,
     args: &[Value],
     phase: Phase,
     request: &mut Request,
-) -> Result<Value, Stop> {
+) -> Result<Option<Value>, Stop> {
     if method == "kong.request.get_raw_body" {
         only(phase, &[Phase::Access, Phase::Response])?;
         let body = request.read_body().await.map_err(|e| e.to_string())?;
-        // Kong's default client_body_buffer_size: beyond it the body is on disk, the PDK gives nil and
-        // packing that as `bin` throws (recording 17).
-        if body.len() > 8192 {
-            return Err(Stop::throw(
-                "MessagePack.lua:126",
-                "bad argument #1 to 'binary' (string expected, got nil)",
-            ));
-        }
-        return Ok(Value::Bin(body.to_vec()));
+        // Kong's default client_body_buffer_size: beyond it the body is on disk and the PDK gives nil (recording 17).
+        return Ok(Some(if body.len() > 8192 { Value::Nil } else { Value::Str(body.to_vec()) }));
     }
-    let result = run(method, args, phase, request)?;
-    if step_method(method) == "plugin.StepMultiMap" { Ok(multi_map(result)) } else { Ok(result) }
+    let result = run_at_once(method, args, phase, request)?;
+    if result.is_some() { Ok(result) } else { pdk_response::run(method, args, phase, request) }
 }
 
-/// Every value of a multi-map is a list; that of a name without value is empty.
-fn multi_map(table: Value) -> Value {
-    let entries = match table {
-        Value::Map(entries) => entries,
-        _ => Vec::new(),
-    };
-    let list = |value| match value {
-        Value::Bool(true) => Value::List(Vec::new()),
-        Value::Str(_) => Value::List(vec![value]),
-        other => other,
-    };
-    // Not `Value::table`: an empty one is packed as a map here.
-    Value::Map(entries.into_iter().map(|(k, v)| (k, list(v))).collect())
-}
-
-fn run(method: &str, args: &[Value], phase: Phase, request: &mut Request) -> Result<Value, Stop> {
+/// All but those about responses and bodies.
+fn run_at_once(
+    method: &str,
+    args: &[Value],
+    phase: Phase,
+    request: &mut Request,
+) -> Result<Option<Value>, Stop> {
     let arg = |n: usize| args.get(n - 1).unwrap_or(&Value::Nil);
     if let Some(level) = method.strip_prefix("kong.log.").and_then(Level::of_pdk) {
-        return log(level, args, request);
+        return log(level, args, request).map(Some);
     }
-    match method {
+    let result = match method {
         "kong.log" => log(Level::Notice, args, request),
         "kong.log.serialize" => {
             only(phase, &[Phase::Log])?;
@@ -87,7 +56,7 @@ fn run(method: &str, args: &[Value], phase: Phase, request: &mut Request) -> Res
         "kong.client.get_credential" => Ok(request.credential.clone()),
         "kong.client.get_consumer" => Ok(request.consumer.clone()),
         "kong.client.authenticate" => authenticate(arg(1), arg(2), phase, request),
-        "kong.client.load_consumer" => load_consumer(arg(1), arg(2), request),
+        "kong.client.load_consumer" => load_consumer(arg(1), arg(2), phase, request),
         // The double has plain HTTP only, on which Kong finds no certificate either.
         "kong.client.tls.get_full_client_certificate_chain" => Ok(Value::Nil),
         "kong.ip.is_trusted" => {
@@ -189,20 +158,18 @@ fn run(method: &str, args: &[Value], phase: Phase, request: &mut Request) -> Res
         | "kong.service"
         | "kong.service.request"
         | "kong.service.response" => Err("attempt to call local 'method' (a table value)".to_owned().into()),
-        _ => match pdk_response::run(method, args, phase, request)? {
-            Some(result) => Ok(result),
-            None => {
-                let text = format!("could not find pdk method: {method}");
-                request.log(Level::Error, "mp_rpc.lua:116", text.as_bytes());
-                Ok(Value::Nil)
-            }
-        },
-    }
+        _ => return Ok(None),
+    };
+    result.map(Some)
 }
 
 fn log(level: Level, args: &[Value], request: &Request) -> Result<Value, Stop> {
     let text: Vec<u8> = args.iter().flat_map(Value::to_lua_string).collect();
-    request.log(level, "mp_rpc.lua:129", &text);
+    match request.protocol {
+        Protocol::MsgPack => request.log(level, "mp_rpc.lua:129", &text),
+        // Kong looks these methods up when it starts, where its log has no plugin's name yet.
+        Protocol::ProtoBuf => request.log_as_core(level, "pb_rpc.lua:233", &text),
+    }
     Ok(Value::Nil)
 }
 
@@ -226,11 +193,16 @@ fn authenticate(
     Ok(Value::Nil)
 }
 
-fn load_consumer(id: &Value, by_username: &Value, request: &Request) -> Result<Value, Stop> {
+fn load_consumer(id: &Value, by_username: &Value, phase: Phase, request: &Request) -> Result<Value, Stop> {
+    only(phase, &[Phase::Access, Phase::Response, Phase::Log])?;
     let id = String::from_utf8_lossy(text_arg(id, "consumer_id")?);
     let is_uuid = id.len() == 36 && uuid::Uuid::try_parse(&id).is_ok();
     if !is_uuid && !by_username.truthy() {
         return Err("cannot load a consumer with an id that is not a uuid".to_owned().into());
+    }
+    if !request.consumer_store.load(Ordering::Relaxed) {
+        // `nil, err`, of which neither protocol carries the second.
+        return Ok(Value::Nil);
     }
     let consumers = &request.config.settings.consumers;
     let by_id = || consumers.iter().find(|c| is_uuid && c.id.eq_ignore_ascii_case(&id));

@@ -91,11 +91,16 @@ pub(crate) fn run(
                 answered => answered.headers.to_lua(max),
             }
         }
+        "kong.service.response.get_header" => {
+            after_upstream()?;
+            let name = response_name(text_arg(arg(1), "name")?).to_ascii_lowercase();
+            first(answered(request)?.headers.to_lua(100).get(&String::from_utf8_lossy(&name)))
+        }
         "kong.service.response.get_raw_body" => {
             after_upstream()?;
             let unbuffered =
                 || Stop::from("service body is only available with buffered proxying".to_owned());
-            Value::Bin(answered(request)?.body.ok_or_else(unbuffered)?.to_vec())
+            Value::Str(answered(request)?.body.ok_or_else(unbuffered)?.to_vec())
         }
         _ => return Ok(None),
     }))

@@ -27,19 +27,31 @@ pub(crate) enum Stop {
     /// `kong.response.exit` or `.error`: this goes to the client.
     Exit(Exit),
     /// A Lua error: the client gets a 500.
-    Error(String),
+    Error {
+        /// Where in Kong's Lua; none while it is that of whoever calls the PDK.
+        place: Option<&'static str>,
+        text: String,
+    },
 }
 
 impl Stop {
-    pub(crate) fn throw(place: &str, text: &str) -> Self {
-        Self::Error(format!("{place}: {text}"))
+    pub(crate) fn throw(place: &'static str, text: &str) -> Self {
+        Self::Error { place: Some(place), text: text.into() }
+    }
+
+    /// The same, thrown there if it has no place yet.
+    pub(crate) fn at(self, caller: &'static str) -> Self {
+        match self {
+            Self::Error { place: None, text } => Self::throw(caller, &text),
+            other => other,
+        }
     }
 }
 
-/// A PDK function calls `error()`.
+/// A PDK function calls `error()`, which blames its caller.
 impl From<String> for Stop {
     fn from(text: String) -> Self {
-        Self::throw("mp_rpc.lua:127", &text)
+        Self::Error { place: None, text }
     }
 }
 

@@ -10,6 +10,8 @@ use std::{
 
 use tokio::net::UnixStream;
 
+use crate::DoubleConfig;
+
 /// Connections that wait for their next call, the one used last at the front.
 pub(crate) struct Pool {
     socket: PathBuf,
@@ -25,7 +27,12 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(socket: &Path, size: usize, idle_timeout: Duration, scatter: usize) -> Self {
+    /// The pool that these settings ask for.
+    pub(crate) fn of(settings: &DoubleConfig) -> Self {
+        Self::new(&settings.plugin_socket, settings.pool_size, settings.idle_timeout, settings.scatter)
+    }
+
+    fn new(socket: &Path, size: usize, idle_timeout: Duration, scatter: usize) -> Self {
         Self { socket: socket.into(), size, idle_timeout, scatter, idle: Mutex::default() }
     }
 

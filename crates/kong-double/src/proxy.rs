@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
-    time::{Instant, SystemTime},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -56,7 +56,7 @@ pub(crate) async fn serve(http: http::Request<Incoming>, connection: Arc<Connect
     match run_phase(Phase::Access, &mut request, &connection).await {
         Ok(()) => {}
         Err(Stop::Exit(exit)) => return answer(request, exit, "exit", &connection),
-        Err(Stop::Error(text)) => return unexpected(request, &text, &connection),
+        Err(Stop::Error { place, text }) => return unexpected(request, place, &text, &connection),
     }
 
     let asked = Instant::now();
@@ -86,7 +86,7 @@ pub(crate) async fn serve(http: http::Request<Incoming>, connection: Arc<Connect
         match run_phase(Phase::Response, &mut request, &connection).await {
             Ok(()) => {}
             Err(Stop::Exit(exit)) => return answer(request, exit, "exit", &connection),
-            Err(Stop::Error(text)) => return unexpected(request, &text, &connection),
+            Err(Stop::Error { place, text }) => return unexpected(request, place, &text, &connection),
         }
         body = whole(buffered);
     }
@@ -134,7 +134,7 @@ fn admit(http: http::Request<Incoming>, connection: &Connection) -> Request {
         consumer: Value::Nil,
         credential: Value::Nil,
         ctx_shared: Vec::new(),
-        ngx_ctx: Vec::new(),
+        ngx_ctx: vec![(Value::str("KONG_ACCESS_START"), Value::number(milliseconds_now()))],
         target: None,
         upstream_host: None,
         query: None,
@@ -142,7 +142,15 @@ fn admit(http: http::Request<Incoming>, connection: &Connection) -> Request {
         answered: None,
         calls: Mutex::default(),
         total_calls: connection.shared.total_calls(),
+        protocol: connection.worker.protocol(),
+        consumer_store: Arc::clone(&connection.shared.consumer_store),
     }
+}
+
+/// `ngx.now() * 1000`.
+fn milliseconds_now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as f64
 }
 
 /// What nginx refuses before Kong sees it: no or several hosts, CONNECT, and more header than fits Kong's
@@ -193,10 +201,20 @@ async fn ask_upstream(
     connection.shared.upstream.request(outgoing).await.map_err(failed)
 }
 
-fn unexpected(request: Request, text: &str, connection: &Arc<Connection>) -> Response<Outgoing> {
-    request.log(Level::Error, "init.lua:406", text.as_bytes());
+fn unexpected(
+    request: Request,
+    place: Option<&'static str>,
+    text: &str,
+    connection: &Arc<Connection>,
+) -> Response<Outgoing> {
+    request.log(Level::Error, "init.lua:406", lua_error(place, text).as_bytes());
     let error = own_error(500, None, &request);
     answer(request, error, "error", connection)
+}
+
+/// A Lua error's message.
+fn lua_error(place: Option<&'static str>, text: &str) -> String {
+    place.map_or_else(|| text.to_owned(), |place| format!("{place}: {text}"))
 }
 
 /// Answers a request in Kong's place, without or instead of the upstream.
@@ -292,7 +310,8 @@ impl Drop for Finished {
                 // As nginx shows it in the log phase, whether or not the connection stays.
                 answered.headers.put("connection", "close");
             }
-            if let Err(Stop::Error(text)) = run_phase(Phase::Log, &mut request, &connection).await {
+            if let Err(Stop::Error { place, text }) = run_phase(Phase::Log, &mut request, &connection).await {
+                let text = lua_error(place, &text);
                 let text = format!("lua entry thread aborted: runtime error: {text}");
                 request.error_log.write(Level::Error, Some(request.connection), text.as_bytes());
             }

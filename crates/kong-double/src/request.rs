@@ -4,7 +4,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Instant, SystemTime},
 };
@@ -18,6 +18,7 @@ use crate::{
     config::{Loaded, Route},
     error_log::ErrorLog,
     headers::Headers,
+    protocol::Protocol,
     value::Value,
 };
 
@@ -61,6 +62,10 @@ pub(crate) struct Request {
     pub(crate) calls: Mutex<Vec<String>>,
     /// Those of all requests.
     pub(crate) total_calls: Arc<AtomicU64>,
+    /// What the worker speaks with the plugin server.
+    pub(crate) protocol: Protocol,
+    /// Whether consumers can be loaded.
+    pub(crate) consumer_store: Arc<AtomicBool>,
 }
 
 /// A request's body.
@@ -94,9 +99,20 @@ impl Request {
 
     /// Writes a line as Kong's Lua does while the plugin runs: from `place`, in the plugin's name.
     pub(crate) fn log(&self, level: Level, place: &str, text: &[u8]) {
+        let head = format!("[{}] ", self.plugin_name());
+        self.log_as_core(level, place, &[head.as_bytes(), text].concat());
+    }
+
+    /// The same in nobody's name.
+    pub(crate) fn log_as_core(&self, level: Level, place: &str, text: &[u8]) {
+        let head = format!("[kong] {place} ");
+        self.log_raw(level, &[head.as_bytes(), text].concat());
+    }
+
+    /// `ngx.log`.
+    pub(crate) fn log_raw(&self, level: Level, text: &[u8]) {
         if level <= self.config.settings.log_level {
-            let head = format!("[kong] {place} [{}] ", self.plugin_name());
-            self.error_log.write(level, Some(self.connection), &[head.as_bytes(), text].concat());
+            self.error_log.write(level, Some(self.connection), text);
         }
     }
 

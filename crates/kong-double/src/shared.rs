@@ -7,7 +7,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     sync::{
         Arc, Mutex, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -24,7 +24,7 @@ use crate::{
     request::{Body, Request},
 };
 
-/// RPC calls made so far.
+/// RPC calls made so far, and answers to PDK calls in ProtoBuf:1: each is a message that Kong wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RpcCalls {
     /// All calls of all workers, in whichever phase.
@@ -40,14 +40,15 @@ pub struct RequestCalls {
     pub uri: String,
     /// What the client was answered.
     pub status: u16,
-    /// The methods called, such as `plugin.HandleEvent`, in order.
+    /// The methods called, such as `plugin.HandleEvent`, in order. In ProtoBuf:1 the messages that Kong wrote: its
+    /// commands, such as `cmd_handle_event`, and the PDK methods that it answered.
     pub methods: Vec<String>,
 }
 
 impl RequestCalls {
-    /// HandleEvent and steps: what this request would cost once its instance runs.
+    /// HandleEvent and steps, or what stands for them: what this request would cost once its instance runs.
     pub fn event_calls(&self) -> usize {
-        self.methods.iter().filter(|m| !m.ends_with("Instance")).count()
+        self.methods.iter().filter(|m| !m.to_ascii_lowercase().ends_with("instance")).count()
     }
 }
 
@@ -58,6 +59,7 @@ pub(crate) struct Shared {
     pub(crate) error_log: ErrorLog,
     pub(crate) upstream: Client<HttpConnector, Body>,
     total_calls: Arc<AtomicU64>,
+    pub(crate) consumer_store: Arc<AtomicBool>,
     finished: Mutex<VecDeque<RequestCalls>>,
     id_seed: u64,
     last_id: AtomicU64,
@@ -77,6 +79,7 @@ impl Shared {
             error_log: ErrorLog::new(),
             upstream: Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector),
             total_calls: Arc::default(),
+            consumer_store: Arc::new(AtomicBool::new(true)),
             finished: Mutex::default(),
             id_seed: RandomState::new().hash_one("request id"),
             last_id: AtomicU64::new(0),

@@ -64,7 +64,8 @@ fn element(rest: &mut &[u8]) -> Option<Wire> {
     })
 }
 
-fn take<'a>(rest: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
+/// So many bytes from the front; `None`, and all still there, where there are fewer.
+pub(crate) fn take<'a>(rest: &mut &'a [u8], n: usize) -> Option<&'a [u8]> {
     let (taken, after) = rest.split_at_checked(n)?;
     *rest = after;
     Some(taken)

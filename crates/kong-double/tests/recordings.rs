@@ -16,7 +16,7 @@ use kong_double::{
     wire::Wire,
 };
 use serde_json::{Value as Json, json};
-use support::{Call, Reply, Response, Server, Upstream, exchange, plugin_info, send};
+use support::{Call, Reply, Response, Server, Upstream, exchange, plugin_info, send, shape};
 use tokio::net::TcpStream;
 
 /// The recorded bytes for a live call: only message ids differ.
@@ -133,17 +133,6 @@ fn string(format: &'static str, bytes: Vec<u8>) -> Wire {
     };
     let format = if text == "<via>" { "fixstr" } else { format };
     Wire::Leaf(format, text.into_bytes())
-}
-
-/// The log entry without its values, which nearly all depend on time or place.
-fn shape(json: &Json) -> Json {
-    match json {
-        Json::Object(map) => map.iter().map(|(k, v)| (k.clone(), shape(v))).collect(),
-        Json::Array(items) => items.iter().map(shape).collect(),
-        Json::String(_) => "".into(),
-        Json::Number(_) => 0.into(),
-        other => other.clone(),
-    }
 }
 
 impl Call {

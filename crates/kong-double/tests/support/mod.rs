@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test crate uses its own part")]
 
+pub(crate) mod either;
+pub(crate) mod protobuf;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -13,7 +16,7 @@ use std::{
 };
 
 use kong_double::{
-    Value,
+    Protocol, Value,
     pack::{MapOrder, pack, unpack},
 };
 use serde_json::json;
@@ -27,9 +30,14 @@ use tokio::{
 /// Whatever a test waits for comes well within this time, or never.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The `-dump` output of a plugin that takes any config.
+/// The `-dump` output of a plugin that takes any config and speaks MsgPack:1.
 pub(crate) fn plugin_info(name: &str, phases: &[&str]) -> serde_json::Value {
-    json!({"Protocol": "MsgPack:1", "Plugins": [{"Name": name, "Version": "0.1", "Priority": 1, "Phases": phases}]})
+    plugin_info_of(Protocol::MsgPack, name, phases)
+}
+
+/// The same for either protocol.
+pub(crate) fn plugin_info_of(protocol: Protocol, name: &str, phases: &[&str]) -> serde_json::Value {
+    json!({"Protocol": protocol.name(), "Plugins": [{"Name": name, "Version": "0.1", "Priority": 1, "Phases": phases}]})
 }
 
 /// A call as it arrived at the scripted server.
@@ -178,6 +186,18 @@ impl Server {
             }
         };
         tokio::time::timeout(PATIENCE, enough).await.expect("calls come");
+    }
+}
+
+/// The log entry without its values, which nearly all depend on time or place.
+pub(crate) fn shape(json: &serde_json::Value) -> serde_json::Value {
+    use serde_json::Value as Json;
+    match json {
+        Json::Object(map) => map.iter().map(|(k, v)| (k.clone(), shape(v))).collect(),
+        Json::Array(items) => items.iter().map(shape).collect(),
+        Json::String(_) => "".into(),
+        Json::Number(_) => 0.into(),
+        other => other.clone(),
     }
 }
 
