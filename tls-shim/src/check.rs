@@ -58,19 +58,16 @@ fn table(map: &SniMap) -> String {
 fn ca_names(row: &Shown<'_>) -> String {
     match row.sent {
         Sent::Nothing => "none".to_owned(),
-        Sent::Incomplete => format!("none, because of {}", row.problems.join("; ")),
-        Sent::TooLong(bytes) => {
-            format!("none, because they are too long: {bytes} bytes, at most {CA_NAMES} fit")
-        }
+        Sent::Incomplete => format!("none, since not all are known: {}", row.problems.join("; ")),
+        Sent::TooLong(bytes) => format!("none, since they are too many: {bytes} bytes, {CA_NAMES} at most"),
         Sent::Names(names) => {
-            let names =
-                names.iter().map(|name| format!("{:?}", name.to_string())).collect::<Vec<_>>().join(", ");
+            let names = names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
             if row.silent.is_empty() {
                 return names;
             }
-            // See `Sent::merged`.
+            // See `Sent::merged` for what follows from it.
             let silent = row.silent.iter().copied().collect::<Vec<_>>().join("; ");
-            format!("{names}, but not those of (no send_ca_dn): {silent}")
+            format!("{names}; not named are the CAs of: {silent}")
         }
     }
 }

@@ -323,4 +323,6 @@ impl Interned {
 }
 
 #[cfg(test)]
+mod ca_names_tests;
+#[cfg(test)]
 mod tests;

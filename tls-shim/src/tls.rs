@@ -85,7 +85,7 @@ impl ServerCertificate {
     pub(crate) fn summary(&self) -> String {
         let subject = DistinguishedName::new(self.leaf.subject_name());
         let subject = subject.map(|name| name.to_string()).unwrap_or_default();
-        format!("{subject:?}, valid until {}", self.leaf.not_after())
+        format!("\"{subject}\", valid until {}", self.leaf.not_after())
     }
 }
 

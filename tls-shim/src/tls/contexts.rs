@@ -65,3 +65,61 @@ fn stack(names: &[DistinguishedName]) -> Result<Stack<X509Name>, ErrorStack> {
     }
     Ok(stack)
 }
+
+#[cfg(test)]
+mod tests {
+    use openssl::ssl::SslMethod;
+    use testbed::pki::Ca;
+
+    use super::*;
+
+    fn context() -> SslContext {
+        SslContext::builder(SslMethod::tls_server()).unwrap().build()
+    }
+
+    /// The map for routes, each with its own plugin: name and certificates.
+    fn map(routes: &[(&str, &str)]) -> Arc<SniMap> {
+        let route = |(name, pem): &(&str, &str)| {
+            let config = serde_json::json!({"send_ca_dn": true, "ca_certificates": [pem]});
+            serde_json::json!({"snis": [name], "plugins": [{"name": "mtls-auth", "config": config}]})
+        };
+        let routes: Vec<_> = routes.iter().map(route).collect();
+        let text = serde_json::json!({"_format_version": "3.0", "routes": routes}).to_string();
+        Arc::new(crate::sni::policy(&kong_entities::parse_json(&text).unwrap()))
+    }
+
+    fn decide<'a>(policy: &'a Policy, name: &str) -> &'a SslContextRef {
+        policy.decide(&ServerName::from_wire(Some(name.as_bytes()))).1
+    }
+
+    #[test]
+    fn a_list_of_names_has_one_context_for_as_long_as_it_is_there() {
+        let (a, b, c) = (Ca::root("a").pem(), Ca::root("b").pem(), Ca::root("c").pem());
+        let make = |_| Ok(context());
+        let first = Policy::nobody(context()).next(
+            map(&[("a.example", &a), ("b.example", &b), ("other.example", &a), ("none.example", "x")]),
+            make,
+        );
+        let names = ["a.example", "b.example", "none.example"];
+        let [of_a, of_b, none] = names.map(|name| decide(&first, name));
+        assert!(std::ptr::eq(of_a, decide(&first, "other.example")));
+        assert!(!std::ptr::eq(of_a, of_b) && !std::ptr::eq(of_a, none) && !std::ptr::eq(of_b, none));
+        assert!(std::ptr::eq(none, decide(&first, "who.is.not.asked")));
+
+        let second = first.next(map(&[("c.example", &c), ("a.example", &b), ("b.example", &a)]), make);
+        assert!(std::ptr::eq(decide(&second, "a.example"), of_b));
+        assert!(std::ptr::eq(decide(&second, "b.example"), of_a));
+        assert!(std::ptr::eq(decide(&second, "who.is.not.asked"), none));
+        for old in [of_a, of_b, none] {
+            assert!(!std::ptr::eq(decide(&second, "c.example"), old));
+        }
+    }
+
+    #[test]
+    fn a_list_that_openssl_does_not_take_is_not_sent() {
+        let map = map(&[("a.example", &Ca::root("a").pem())]);
+        let policy = Policy::nobody(context()).next(map, |_| Err(ErrorStack::get()));
+        let (asked, context) = policy.decide(&ServerName::from_wire(Some(b"a.example")));
+        assert!(asked && std::ptr::eq(context, &*policy.plain));
+    }
+}
