@@ -5,12 +5,13 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use client_cert::ProofKey;
 use kong_entities::Entities;
 
+use crate::ca_names::Sent;
+use crate::limits::CA_NAMES;
 use crate::settings::Settings;
-use crate::sni::{self, Reason, ServerName, SniMap};
+use crate::sni::{self, ServerName, Shown, SniMap};
 use crate::start::{self, StartError};
 use crate::tls::ServerCertificate;
 
@@ -33,23 +34,42 @@ fn report(config: &Path) -> Result<String, StartError> {
     let certificate = ServerCertificate::read(&settings.default_certificate)?;
     ProofKey::read(&settings.proof_key_file)?;
     let entities = kong_entities::load(&settings.kong.declarative_config)?;
+    let map = Arc::new(sni::policy(&entities));
+    let shown = certificate.summary();
     // OpenSSL has its own mind about certificates.
-    start::tls(&settings, &certificate, Arc::new(ArcSwap::from_pointee(SniMap::default())))?;
-    let map = sni::policy(&entities);
-    let summary = summary(&entities, &map);
-    Ok(format!("{}\n{summary}\nserver certificate: {}", table(&map), certificate.summary()))
+    start::tls(&settings, certificate, Arc::clone(&map))?;
+    Ok(format!("{}\n{}\nserver certificate: {shown}", table(&map), summary(&entities, &map)))
 }
 
-/// Every SNI that is asked with the reasons, one a line.
+/// Every SNI that is asked, one a line with the reasons, and a second line with the CA names that it is sent.
 fn table(map: &SniMap) -> String {
-    let yes =
-        |why: &[Reason]| format!("yes: {}", why.iter().map(Reason::to_string).collect::<Vec<_>>().join("; "));
-    let others = if map.asks(&ServerName::None) { "yes, as *" } else { "no" };
     let mut rows = vec![("SNI".to_owned(), "asked".to_owned())];
-    rows.extend(map.rows().into_iter().map(|(name, why)| (name, yes(why))));
+    for row in map.rows() {
+        let ca_names = format!("CA names: {}", ca_names(&row));
+        let reasons = row.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        rows.extend([(row.sni, format!("yes: {reasons}")), (String::new(), ca_names)]);
+    }
+    let others = if map.asks(&ServerName::None) { "yes, as *" } else { "no" };
     rows.push(("(none or any other)".to_owned(), others.to_owned()));
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    rows.iter().map(|(name, asked)| format!("{name:width$}  {asked}")).collect::<Vec<_>>().join("\n")
+    rows.iter().map(|(name, said)| format!("{name:width$}  {said}")).collect::<Vec<_>>().join("\n")
+}
+
+fn ca_names(row: &Shown<'_>) -> String {
+    match row.sent {
+        Sent::Nothing => "none".to_owned(),
+        Sent::Incomplete => format!("none, since not all are known: {}", row.problems.join("; ")),
+        Sent::TooLong(bytes) => format!("none, since they are too many: {bytes} bytes, {CA_NAMES} at most"),
+        Sent::Names(names) => {
+            let names = names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+            if row.silent.is_empty() {
+                return names;
+            }
+            // See `Sent::merged` for what follows from it.
+            let silent = row.silent.iter().copied().collect::<Vec<_>>().join("; ");
+            format!("{names}; not named are the CAs of: {silent}")
+        }
+    }
 }
 
 fn summary(entities: &Entities, map: &SniMap) -> String {

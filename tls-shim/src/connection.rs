@@ -30,7 +30,7 @@ use crate::upstream::Upstream;
 
 /// What all connections share.
 pub(crate) struct Shim {
-    pub(crate) tls: Tls,
+    pub(crate) tls: Arc<Tls>,
     pub(crate) proof_key: Arc<ProofKey>,
     pub(crate) upstream: Upstream,
 }

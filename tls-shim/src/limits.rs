@@ -43,6 +43,11 @@ pub(crate) const BACKLOG: u32 = 1024;
 /// The bytes of a client's Certificate message. Base64 makes 4/3 of it, so this is over what a hand-off can carry.
 pub(crate) const CERTIFICATES: i32 = 64 * 1024;
 
+/// The bytes of the CA names in a CertificateRequest. They may be 64 KiB in TLS 1.2 (RFC 5246, section 7.4.4); in TLS 1.3
+/// all extensions of the message together may (RFC 8446, section 4.3.2), so the others keep one of them. OpenSSL would
+/// fail the handshake of every client over one byte more.
+pub(crate) const CA_NAMES: usize = 63 * 1024;
+
 /// The fields in the header of a request or an answer.
 pub(crate) const HEADER_FIELDS: usize = 200;
 

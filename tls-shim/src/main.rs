@@ -5,9 +5,11 @@
 mod activity;
 mod authority;
 mod body;
+mod ca_names;
 mod check;
 mod cli;
 mod connection;
+mod distinguished_name;
 mod file;
 mod handoff;
 mod headers;

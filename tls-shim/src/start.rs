@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use client_cert::{KeyFileError, ProofKey};
 use kong_entities::{DeclarativeError, Watched};
 use openssl::error::ErrorStack;
@@ -12,7 +11,7 @@ use crate::connection::Shim;
 use crate::file::FileError;
 use crate::listen::BindError;
 use crate::settings::Settings;
-use crate::sni::{self, SniMap};
+use crate::sni::{self, ServerName, SniMap};
 use crate::tls::{ServerCertificate, Tls};
 use crate::upstream::Upstream;
 
@@ -42,17 +41,19 @@ pub(crate) fn shim(settings: &Settings) -> Result<Shim, StartError> {
     let certificate = ServerCertificate::read(&settings.default_certificate)?;
     let proof_key = Arc::new(ProofKey::read(&settings.proof_key_file)?);
     let kong = &settings.kong;
-    let entities = kong_entities::watch(&kong.declarative_config, kong.poll_interval.0)?;
-    let map = follow(entities);
-    let tls = tls(settings, &certificate, map)?;
+    let mut entities = kong_entities::watch(&kong.declarative_config, kong.poll_interval.0)?;
+    let map = Arc::new(sni::policy(&entities.borrow_and_update()));
+    let tls = Arc::new(tls(settings, certificate, Arc::clone(&map))?);
+    say(&map);
+    tokio::spawn(follow(entities, Arc::clone(&tls)));
     Ok(Shim { tls, proof_key, upstream: Upstream::new(settings.upstream.0.clone()) })
 }
 
 /// As [`Tls::new`], with the file in the error.
 pub(crate) fn tls(
     settings: &Settings,
-    certificate: &ServerCertificate,
-    map: Arc<ArcSwap<SniMap>>,
+    certificate: ServerCertificate,
+    map: Arc<SniMap>,
 ) -> Result<Tls, StartError> {
     Tls::new(certificate, map).map_err(|error| {
         let file = settings.default_certificate.cert.display().to_string();
@@ -60,21 +61,20 @@ pub(crate) fn tls(
     })
 }
 
-/// The map for the entities of now, replaced as a whole whenever they change.
-fn follow(mut entities: Watched) -> Arc<ArcSwap<SniMap>> {
-    let map = Arc::new(ArcSwap::from_pointee(SniMap::default()));
-    let replace = move |map: &ArcSwap<SniMap>, entities: &mut Watched| {
-        let new = sni::policy(&entities.borrow_and_update());
-        let everybody = new.asks(&sni::ServerName::None);
-        map.store(Arc::new(new));
-        tracing::info!(names = map.load().len(), everybody, "who is asked for a client certificate");
-    };
-    replace(&map, &mut entities);
-    let followed = Arc::clone(&map);
-    tokio::spawn(async move {
-        while entities.changed().await.is_ok() {
-            replace(&followed, &mut entities);
-        }
-    });
-    map
+/// The map is replaced as a whole whenever the entities change.
+async fn follow(mut entities: Watched, tls: Arc<Tls>) {
+    while entities.changed().await.is_ok() {
+        let map = Arc::new(sni::policy(&entities.borrow_and_update()));
+        tls.follow(Arc::clone(&map));
+        say(&map);
+    }
+}
+
+/// Tells the log of a map that counts from now on.
+fn say(map: &SniMap) {
+    for problem in map.problems() {
+        tracing::warn!(problem, "CA names that a plugin wants sent are not: clients are asked without any");
+    }
+    let everybody = map.asks(&ServerName::None);
+    tracing::info!(names = map.len(), everybody, "who is asked for a client certificate");
 }

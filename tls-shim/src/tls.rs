@@ -3,6 +3,7 @@
 //! It is the only file near OpenSSL's callbacks. They must not panic: OpenSSL is C and cannot unwind.
 
 mod accept_any;
+mod contexts;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,17 +14,19 @@ use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::{
-    AlpnError, NameType, Ssl, SslAcceptor, SslContext, SslContextBuilder, SslMethod, SslOptions, SslRef,
-    SslSessionCacheMode, SslVerifyMode, select_next_proto,
+    AlpnError, NameType, SniError, Ssl, SslAcceptor, SslAcceptorBuilder, SslContext, SslContextBuilder,
+    SslMethod, SslOptions, SslRef, SslSessionCacheMode, SslVerifyMode, select_next_proto,
 };
 use openssl::x509::X509;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_openssl::SslStream;
 
+use crate::distinguished_name::DistinguishedName;
 use crate::file::{self, FileError};
 use crate::limits;
 use crate::settings::CertificateFiles;
 use crate::sni::{ServerName, SniMap};
+use crate::tls::contexts::Policy;
 
 /// What the shim speaks, the best first, in the form of ALPN (RFC 7301, section 3.1).
 const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
@@ -37,7 +40,10 @@ pub(crate) struct ServerCertificate {
 
 /// Does handshakes.
 pub(crate) struct Tls {
-    context: SslContext,
+    certificate: ServerCertificate,
+    /// Where every handshake begins. Its only use is to have the callback that chooses another.
+    entrance: SslContext,
+    policy: Arc<ArcSwap<Policy>>,
 }
 
 /// What a handshake told.
@@ -77,50 +83,35 @@ impl ServerCertificate {
 
     /// Its subject and its end, for people to read.
     pub(crate) fn summary(&self) -> String {
-        let entries = self.leaf.subject_name().entries().map(|entry| {
-            let name = entry.object().nid().short_name().unwrap_or("?");
-            format!("{name}={}", String::from_utf8_lossy(entry.data().as_slice()))
-        });
-        let subject = entries.collect::<Vec<_>>().join(", ");
-        format!("{subject:?}, valid until {}", self.leaf.not_after())
+        let subject = DistinguishedName::new(self.leaf.subject_name());
+        let subject = subject.map(|name| name.to_string()).unwrap_or_default();
+        format!("\"{subject}\", valid until {}", self.leaf.not_after())
     }
 }
 
 impl Tls {
-    /// Prepares handshakes that ask whom `map` says at the time of each.
+    /// Prepares handshakes that ask whom `map` says.
     ///
     /// # Errors
     /// OpenSSL refuses the certificate, for a key that is too weak for example.
-    pub(crate) fn new(
-        certificate: &ServerCertificate,
-        map: Arc<ArcSwap<SniMap>>,
-    ) -> Result<Self, ErrorStack> {
-        let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
-        builder.set_certificate(&certificate.leaf)?;
-        for issuer in &certificate.chain {
-            builder.add_extra_chain_cert(issuer.clone())?;
-        }
-        builder.set_private_key(&certificate.key)?;
-        never_resume(&mut builder)?;
-        builder.set_alpn_select_callback(|_, offered| {
-            // Refusing what we do not speak keeps other protocols' messages from being sent to us (RFC 7301, section
-            // 3.2). A client that offers nothing speaks HTTP/1.1.
-            select_next_proto(PROTOCOLS, offered).ok_or(AlpnError::ALERT_FATAL)
+    pub(crate) fn new(certificate: ServerCertificate, map: Arc<SniMap>) -> Result<Self, ErrorStack> {
+        let plain = context(builder(&certificate)?);
+        let policy = Arc::new(ArcSwap::from_pointee(Policy::nobody(plain)));
+        let mut entrance = builder(&certificate)?;
+        choose_by_name(&mut entrance, Arc::clone(&policy))?;
+        let tls = Self { certificate, entrance: context(entrance), policy };
+        tls.follow(map);
+        Ok(tls)
+    }
+
+    /// From now on, handshakes ask whom `map` says. Those that have begun end as they began.
+    pub(crate) fn follow(&self, map: Arc<SniMap>) {
+        let next = self.policy.load().next(map, |names| {
+            let mut with_names = builder(&self.certificate)?;
+            with_names.set_client_ca_list(names);
+            Ok(context(with_names))
         });
-        accept_any::accept_any(&mut builder, limits::CERTIFICATES);
-        // Asked is what stands where the callback below does not run.
-        builder.set_verify(SslVerifyMode::PEER);
-        let snapshot = Ssl::new_ex_index()?;
-        // OpenSSL calls this for a ClientHello without a server name, too, and a second time after a
-        // HelloRetryRequest (RFC 8446, section 4.1.4).
-        builder.set_servername_callback(move |ssl, _| {
-            let map = snapshot_of(ssl, snapshot, &map);
-            let asks = map.asks(&server_name(ssl));
-            // Without FAIL_IF_NO_PEER_CERT: asking never requires.
-            ssl.set_verify(if asks { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
-            Ok(())
-        });
-        Ok(Self { context: builder.build().into_context() })
+        self.policy.store(Arc::new(next));
     }
 
     /// Does the server's side of a handshake.
@@ -131,7 +122,7 @@ impl Tls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut stream = SslStream::new(Ssl::new(&self.context)?, stream)?;
+        let mut stream = SslStream::new(Ssl::new(&self.entrance)?, stream)?;
         Pin::new(&mut stream).accept().await?;
         let handshake = Handshake {
             server_name: server_name(stream.ssl()),
@@ -143,6 +134,46 @@ impl Tls {
     }
 }
 
+/// All that every context has. Several are used for one connection, so none may have anything that another has not: which
+/// of its parts OpenSSL takes over when a connection changes its context, and which it leaves, is nowhere promised.
+fn builder(certificate: &ServerCertificate) -> Result<SslAcceptorBuilder, ErrorStack> {
+    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+    builder.set_certificate(&certificate.leaf)?;
+    for issuer in &certificate.chain {
+        builder.add_extra_chain_cert(issuer.clone())?;
+    }
+    builder.set_private_key(&certificate.key)?;
+    never_resume(&mut builder)?;
+    builder.set_alpn_select_callback(|_, offered| {
+        // Refusing what we do not speak keeps other protocols' messages from being sent to us (RFC 7301, section
+        // 3.2). A client that offers nothing speaks HTTP/1.1.
+        select_next_proto(PROTOCOLS, offered).ok_or(AlpnError::ALERT_FATAL)
+    });
+    accept_any::accept_any(&mut builder, limits::CERTIFICATES);
+    // Asked is what stands where the callback below does not run.
+    builder.set_verify(SslVerifyMode::PEER);
+    Ok(builder)
+}
+
+fn context(builder: SslAcceptorBuilder) -> SslContext {
+    builder.build().into_context()
+}
+
+/// Has a handshake decided as soon as the client has named its server.
+fn choose_by_name(entrance: &mut SslContextBuilder, policy: Arc<ArcSwap<Policy>>) -> Result<(), ErrorStack> {
+    let snapshot = Ssl::new_ex_index()?;
+    // OpenSSL calls this for a ClientHello without a server name, too, and a second time after a HelloRetryRequest (RFC
+    // 8446, section 4.1.4): also where the first call has changed the context, to one that has no such callback.
+    entrance.set_servername_callback(move |ssl, _| {
+        let policy = snapshot_of(ssl, snapshot, &policy);
+        let (asks, context) = policy.decide(&server_name(ssl));
+        // Without FAIL_IF_NO_PEER_CERT: asking never requires.
+        ssl.set_verify(if asks { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
+        ssl.set_ssl_context(context).map_err(|_| SniError::ALERT_FATAL)
+    });
+    Ok(())
+}
+
 /// Turns off all by which a connection could begin with what an earlier one had proven: a session from before a change
 /// of plugins, or from a name with another policy, must not count.
 fn never_resume(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
@@ -152,14 +183,14 @@ fn never_resume(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
     builder.set_max_early_data(0)
 }
 
-/// The map that this handshake goes by, from its first ClientHello on.
-fn snapshot_of(ssl: &mut SslRef, index: Index<Ssl, Arc<SniMap>>, map: &ArcSwap<SniMap>) -> Arc<SniMap> {
-    if let Some(map) = ssl.ex_data(index) {
-        return Arc::clone(map);
+/// The policy that this handshake goes by, from its first ClientHello on.
+fn snapshot_of(ssl: &mut SslRef, index: Index<Ssl, Arc<Policy>>, policy: &ArcSwap<Policy>) -> Arc<Policy> {
+    if let Some(policy) = ssl.ex_data(index) {
+        return Arc::clone(policy);
     }
-    let map = map.load_full();
-    ssl.set_ex_data(index, Arc::clone(&map));
-    map
+    let policy = policy.load_full();
+    ssl.set_ex_data(index, Arc::clone(&policy));
+    policy
 }
 
 fn server_name(ssl: &SslRef) -> ServerName {

@@ -198,8 +198,8 @@ async fn who_leaves_ends_his_request_to_kong() {
 
     // One stream of many, while the connection stays.
     let mut client = h2::Client::connect(rig.address, OPEN).await;
-    let held = tokio::spawn(client.stream(get("https://open.example/hold").method("POST")).1);
     let again = rig.upstream.requests().len();
+    let held = tokio::spawn(client.stream(get("https://open.example/hold").method("POST")).1);
     while rig.upstream.requests().len() == again {
         tokio::task::yield_now().await;
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::{ONE_ROUTE, OPEN, Rig, SECURED, listening, start, write_entities, write_settings};
+use testbed::pki::Ca;
 use testbed::process::Process;
 use testbed::tls_client::TlsClient;
 use testbed::upstream::Upstream;
@@ -221,6 +222,52 @@ plugins: [{name: mtls-auth, enabled: false}]",
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("yes: plugin on route r, which names no SNI"), "{said}");
     assert!(said.contains("(none or any other)  yes, as *"), "{said}");
+}
+
+#[test]
+fn check_says_which_ca_names_are_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    good(dir.path());
+    let [a, b, long] =
+        ["a, b", "b", &"c".repeat(70_000)].map(|cn| serde_json::to_string(&Ca::root(cn).pem()).unwrap());
+    let plugin = |cas: &str| {
+        format!("plugins: [{{name: mtls-auth, config: {{send_ca_dn: true, ca_certificates: [{cas}]}}}}]")
+    };
+    write_entities(
+        dir.path(),
+        &format!(
+            "routes:
+- {{name: one, snis: [one.example], {}}}
+- {{name: two, snis: [two.example], {}}}
+- {{name: quiet, snis: [quiet.example, two.example], plugins: [{{name: mtls-auth}}]}}
+- {{name: unknown, snis: [unknown.example], {}}}
+- {{name: long, snis: [long.example], {}}}",
+            plugin(&format!("{b}, {a}")),
+            plugin(&a),
+            plugin("nowhere"),
+            plugin(&long)
+        ),
+    );
+    let output = tls_shim(&["check", "--config", dir.path().join("shim.yml").to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let rows: Vec<&str> = said.lines().map(str::trim_end).collect();
+    let names = |sni: &str| {
+        let row = rows.iter().position(|row| row.starts_with(&format!("{sni} "))).unwrap();
+        rows[row + 1].trim_start()
+    };
+    assert_eq!(names("one.example"), r#"CA names: "CN=b", "CN=a\, b""#);
+    assert_eq!(
+        names("two.example"),
+        r#"CA names: "CN=a\, b"; not named are the CAs of: plugin on route quiet"#
+    );
+    assert_eq!(names("quiet.example"), "CA names: none");
+    assert_eq!(
+        names("unknown.example"),
+        "CA names: none, since not all are known: plugin on route unknown: ca_certificates[0]: \
+         there is no CA certificate with the id \"nowhere\""
+    );
+    assert_eq!(names("long.example"), "CA names: none, since they are too many: 70027 bytes, 64512 at most");
 }
 
 #[test]

@@ -1,0 +1,88 @@
+//! This knows server names: what a client may name, and the patterns in which routes write them.
+
+/// The longest name that the DNS can carry as text (RFC 1035, section 2.3.4).
+const MAX_NAME: usize = 253;
+
+/// The server name of a ClientHello (RFC 6066, section 3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ServerName {
+    /// The client named none.
+    None,
+    /// A DNS name: lower case, without trailing dot.
+    Name(String),
+    /// Anything else, such as an address or a name that is not ASCII: which routes it means cannot be decided.
+    Undecidable(String),
+}
+
+impl ServerName {
+    /// Reads the bytes of the extension.
+    pub(crate) fn from_wire(bytes: Option<&[u8]>) -> Self {
+        let Some(bytes) = bytes else { return Self::None };
+        let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
+        match normalised(&text) {
+            Some(name) => Self::Name(name.to_owned()),
+            None => Self::Undecidable(text),
+        }
+    }
+
+    /// The name as it goes into the proof; empty where there is none.
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Self::None => "",
+            Self::Name(text) | Self::Undecidable(text) => text,
+        }
+    }
+}
+
+/// The key of one entry of a route's `snis`, as Kong's router reads it: a leading `*` matches by suffix, a trailing one by
+/// prefix, and a trailing dot does not count. Kong matches any number of labels in place of the `*`.
+///
+/// It is `a.example`, or `.example` for `*.example`, or `a.` for `a.*`. None for what Kong would match in a way that is
+/// not by whole labels (`*example.com`), and for what no client could name.
+pub(super) fn key(sni: &str) -> Option<String> {
+    let sni = sni.to_ascii_lowercase();
+    if let Some(rest) = sni.strip_prefix("*.") {
+        return normalised(rest).map(|rest| format!(".{rest}"));
+    }
+    if let Some(rest) = sni.strip_suffix(".*") {
+        // No dot to remove here: `example..*` is no name.
+        return well_formed(rest).then(|| format!("{rest}."));
+    }
+    normalised(&sni).map(str::to_owned)
+}
+
+/// The entry that has this key, as people write it; that of everybody is `*`.
+pub(super) fn written(key: &str) -> String {
+    match key {
+        "" => "*".to_owned(),
+        suffix if suffix.starts_with('.') => format!("*{suffix}"),
+        prefix if prefix.ends_with('.') => format!("{prefix}*"),
+        name => name.to_owned(),
+    }
+}
+
+/// The keys of patterns with a leading `*` that match a name, the longest first. Of a key of such a pattern: itself and
+/// those that match all that it matches.
+pub(super) fn suffixes(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices('.').map(|(dot, _)| &name[dot..])
+}
+
+/// As [`suffixes`], for patterns with a trailing `*`.
+pub(super) fn prefixes(name: &str) -> impl Iterator<Item = &str> {
+    name.rmatch_indices('.').map(|(dot, _)| &name[..=dot])
+}
+
+/// A lower-case DNS name without its trailing dot, if it is one and not an address.
+fn normalised(text: &str) -> Option<&str> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    (well_formed(name) && name.parse::<std::net::IpAddr>().is_err()).then_some(name)
+}
+
+/// Whether these are labels of letters, digits, hyphens and underscores, of legal length.
+fn well_formed(name: &str) -> bool {
+    name.len() <= MAX_NAME
+        && name.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+        })
+}
