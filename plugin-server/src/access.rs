@@ -47,7 +47,7 @@ pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemT
 }
 
 /// Reads the request's headers, decides, and tells Kong. Three PDK calls for a certificate that passes and what its
-/// [`source`] costs, one more where `anonymous` is set, for only Kong knows whether an earlier plugin has authenticated
+/// [`source`] costs, one more for a group in skip mode, one more where `anonymous` is set, for only Kong knows whether an earlier plugin has authenticated
 /// the request, and those that find a consumer where Kong itself is asked.
 async fn run(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Verdict {
     let headers = match pdk.request_headers().await {
@@ -66,10 +66,12 @@ async fn run(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Verdic
             identity
         }
         Ok(Caller::Trusted { group, credential, identity }) => {
-            match group {
-                Some(group) => pdk.set_authenticated_group(&group).await,
-                None => pdk.authenticate(None, Some(&credential)).await,
+            if let Some(group) = group {
+                pdk.set_authenticated_group(&group).await;
             }
+            // A group alone counts with the acl plugin only; by the credential, other authentication plugins see that
+            // somebody has authenticated the request. And a consumer of an earlier one does not stay beside it.
+            pdk.authenticate(None, Some(&credential)).await;
             identity
         }
         Ok(Caller::Anonymous { consumer, denied }) => {

@@ -138,6 +138,11 @@ fn run_at_once(
             let since = request.received_at.duration_since(UNIX_EPOCH).unwrap_or_default();
             Ok(Value::number(since.as_millis() as f64 / 1000.0))
         }
+        // Where Kong keeps what `authenticate` was given.
+        "kong.nginx.set_ctx" if *arg(1) == Value::str("authenticated_credential") => {
+            request.credential = arg(2).clone();
+            Ok(Value::Nil)
+        }
         "kong.nginx.set_ctx" => set_key(&mut request.ngx_ctx, arg(1), arg(2)),
         "kong.nginx.get_ctx" => Ok(get_key(&request.ngx_ctx, arg(1))),
         "kong.ctx.shared.set" => set_key(&mut request.ctx_shared, arg(1), arg(2)),

@@ -217,6 +217,13 @@ async fn a_group_is_set_and_an_earlier_plugin_is_asked_for() {
     let shared: KeyValue = kong.asked("kong.ctx.shared.set").await;
     assert_eq!(shared, KeyValue { k: "authenticated_groups".into(), v: Some(Value::list(["ops"])) });
     kong.answer(b"").await;
+    let AuthenticateArgs { consumer, credential } = kong.asked("kong.client.authenticate").await;
+    assert_eq!((consumer, &*credential.unwrap().id), (None, "CN=ops"));
+    kong.answer(b"").await;
+    let set: KeyValue = kong.asked("kong.nginx.set_ctx").await;
+    let credential = Value::table(Struct::new([("id".to_owned(), Value::from("CN=ops"))]));
+    assert_eq!(set, KeyValue { k: "authenticated_credential".into(), v: Some(credential) });
+    kong.answer(b"").await;
     let _: Struct = kong.asked("kong.service.request.set_headers").await;
     kong.answer(b"").await;
     kong.goes_on().await;

@@ -19,6 +19,7 @@ pub(super) struct Understood {
     pub(super) client_ip: Option<String>,
     pub(super) is_trusted: bool,
     pub(super) chain: Option<Vec<u8>>,
+    pub(super) consumer: Result<Option<Consumer>, PdkFault>,
     /// The arguments of `set_request_headers`.
     pub(super) set: Vec<(String, Option<String>)>,
     /// A text in the arguments of all other calls that write.
@@ -32,6 +33,7 @@ pub(super) async fn ask(pdk: &mut impl Pdk) -> Understood {
     let client_ip = pdk.client_ip().await;
     let is_trusted = pdk.is_trusted_ip(client_ip.as_deref().unwrap_or("")).await;
     let chain = pdk.client_certificate_chain().await;
+    let consumer = pdk.load_consumer("name").await;
 
     let text = String::from_utf8_lossy(chain.as_deref().unwrap_or_default()).into_owned();
     let lossy = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
@@ -42,16 +44,16 @@ pub(super) async fn ask(pdk: &mut impl Pdk) -> Understood {
         .chain([(text.clone(), None)])
         .collect();
     pdk.set_request_headers(set.clone()).await;
-    let consumer =
+    let written =
         Consumer { id: text.clone(), username: client_ip.clone(), custom_id: Some("custom".to_owned()) };
     let credential = Credential { id: text.clone() };
-    pdk.authenticate(Some(&consumer), Some(&credential)).await;
-    pdk.authenticate(Some(&consumer), None).await;
+    pdk.authenticate(Some(&written), Some(&credential)).await;
+    pdk.authenticate(Some(&written), None).await;
     pdk.authenticate(None, Some(&credential)).await;
     pdk.set_authenticated_group(&text).await;
     pdk.log(LogLevel::Notice, text.clone()).await;
     pdk.log(LogLevel::Err, text.clone()).await;
-    Understood { headers, is_authenticated, client_ip, is_trusted, chain, set, text }
+    Understood { headers, is_authenticated, client_ip, is_trusted, chain, consumer, set, text }
 }
 
 /// Runs an event to its end with the same answer to each of its calls, which it gives.

@@ -251,6 +251,18 @@ fn is_what_was_said(answer: &Lua, understood: &Understood) {
     assert_eq!(understood.chain.as_deref(), answer.as_bytes());
     let text = answer.as_bytes().and_then(|bytes| std::str::from_utf8(bytes).ok());
     assert_eq!(understood.client_ip.as_deref(), text);
+    match &understood.consumer {
+        Err(_) => {}
+        Ok(None) => assert_eq!(*answer, Lua::Nil),
+        Ok(Some(consumer)) => {
+            says(answer, "id", &Lua::str(&consumer.id));
+            for (field, text) in [("username", &consumer.username), ("custom_id", &consumer.custom_id)] {
+                if let Some(text) = text {
+                    says(answer, field, &Lua::str(text));
+                }
+            }
+        }
+    }
 }
 
 /// A table of names and values, as Kong has headers.

@@ -167,8 +167,16 @@ fn is_what_was_said(answer: &[u8], understood: &Understood) {
         assert_eq!(Some(headers), table(answer).as_ref());
     }
     assert_eq!(understood.is_authenticated, !answer.is_empty());
+    assert_eq!(understood.consumer == Ok(None), answer.is_empty());
     // The reader by hand knows fewer kinds of fields.
     let Some(fields) = by_hand::fields(answer) else { return };
+    if let Ok(Some(consumer)) = &understood.consumer {
+        let texts =
+            [(1, Some(&consumer.id)), (3, consumer.username.as_ref()), (4, consumer.custom_id.as_ref())];
+        for (tag, text) in texts.into_iter().filter_map(|(tag, text)| Some((tag, text?))) {
+            assert!(fields.contains(&Field::Bytes(tag, text.clone().into_bytes())), "{tag} {text}");
+        }
+    }
     let last = fields.iter().rev().find(|field| matches!(field, Field::Bytes(1, _) | Field::Number(1, _)));
     match last {
         Some(Field::Bytes(_, text)) => {

@@ -218,9 +218,10 @@ mod tests {
                             .into_iter()
                             .map(|value| match value.kind.unwrap() {
                                 Kind::String(text) => text,
-                                Kind::List(_) => panic!("a list in a list"),
+                                other => panic!("{other:?} in a list"),
                             })
                             .collect(),
+                        Kind::Table(_) => panic!("a table for a value"),
                     };
                     assert_eq!(values, derived.into_iter().map(String::into_bytes).collect::<Vec<_>>());
                 }

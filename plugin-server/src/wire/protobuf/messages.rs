@@ -208,7 +208,7 @@ pub(crate) struct StructField {
 /// `google.protobuf.Value`, as far as we write it.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Value {
-    #[prost(oneof = "Kind", tags = "3, 6")]
+    #[prost(oneof = "Kind", tags = "3, 5, 6")]
     pub(crate) kind: Option<Kind>,
 }
 
@@ -216,6 +216,8 @@ pub(crate) struct Value {
 pub(crate) enum Kind {
     #[prost(string, tag = "3")]
     String(String),
+    #[prost(message, tag = "5")]
+    Table(Struct),
     #[prost(message, tag = "6")]
     List(ListValue),
 }
@@ -234,6 +236,10 @@ impl<T: Into<String>> From<T> for Value {
 }
 
 impl Value {
+    pub(crate) fn table(table: Struct) -> Self {
+        Self { kind: Some(Kind::Table(table)) }
+    }
+
     pub(crate) fn list<const N: usize>(items: [&str; N]) -> Self {
         Self { kind: Some(Kind::List(ListValue { values: items.map(Self::from).into() })) }
     }

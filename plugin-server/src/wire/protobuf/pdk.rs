@@ -125,6 +125,13 @@ impl Pdk for ProtoBufPdk {
             }),
         };
         self.call("kong.client.authenticate", &argument).await;
+        if let (None, Some(credential)) = (consumer, credential) {
+            // Kong reads a consumer_id that is left out as the empty one, of a consumer whom its acl plugin then looks for
+            // in vain. This is where Kong keeps the credential.
+            let table = Struct::new([("id".to_owned(), Value::from(credential.id.as_str()))]);
+            let argument = KeyValue { k: "authenticated_credential".into(), v: Some(Value::table(table)) };
+            self.call("kong.nginx.set_ctx", &argument).await;
+        }
     }
 
     async fn set_authenticated_group(&mut self, group: &str) {
