@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::ids::is_id;
+use crate::json_problem::json_problem;
 use crate::{CaCertificate, Consumer, SourceError, SourceFault};
 
 mod connections;
@@ -288,11 +289,7 @@ fn json<T: DeserializeOwned>(answer: &Answer) -> Result<T, SourceFault> {
         let problem = format!("status {}, content type {content_type:?}", answer.status.as_u16());
         return Err(SourceFault::Malformed(problem));
     }
-    serde_json::from_slice(&answer.body).map_err(|error| {
-        // The error itself quotes what it stumbled over.
-        let problem = if error.is_data() { "JSON of another form" } else { "not JSON" };
-        SourceFault::Malformed(format!("{problem}, line {} column {}", error.line(), error.column()))
-    })
+    serde_json::from_slice(&answer.body).map_err(|error| SourceFault::Malformed(json_problem(&error)))
 }
 
 /// Whether anybody can be called so, and be asked for by that name. An empty name would ask for the list of all. PostgreSQL holds no NUL, and Kong's

@@ -4,7 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use crate::Entities;
+use crate::json_problem::json_problem;
 
 pub(crate) mod build;
 pub(crate) mod file;
@@ -39,7 +42,9 @@ pub enum DeclarativeError {
 /// Names the file and what is wrong with it. An empty file is wrong: an editor that is about to write the rest must
 /// not unprotect anything.
 pub fn load(path: &Path) -> Result<Entities, DeclarativeError> {
+    // It may hold private keys.
     let text = std::fs::read_to_string(path)
+        .map(Zeroizing::new)
         .map_err(|error| DeclarativeError::Io { path: path.to_owned(), error })?;
     let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
     let parsed = if is_json { parse_json(&text) } else { parse_yaml(&text) };
@@ -49,12 +54,12 @@ pub fn load(path: &Path) -> Result<Entities, DeclarativeError> {
 /// Reads a declarative configuration in JSON.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with it. The text itself is not quoted, since it may hold private keys.
 pub fn parse_json(text: &str) -> Result<Entities, String> {
     if text.trim().is_empty() {
         return Err("it is empty".into());
     }
-    serde_json::from_str::<File>(text).map_err(|error| error.to_string()).and_then(build)
+    serde_json::from_str::<File>(text).map_err(|error| json_problem(&error)).and_then(build)
 }
 
 /// Reads a declarative configuration in YAML.

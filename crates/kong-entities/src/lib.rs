@@ -1,5 +1,5 @@
-//! This knows Kong's entities, as far as the plugin server and the shim need them: CA certificates, consumers,
-//! services, routes and plugins. They come from one of Kong's declarative files, which is watched for changes, or from
+//! This knows Kong's entities, as far as the plugin server and the shim need them: CA certificates, server
+//! certificates with their names, consumers, services, routes and plugins. They come from one of Kong's declarative files, which is watched for changes, or from
 //! its Admin API.
 
 #![forbid(unsafe_code)]
@@ -8,6 +8,7 @@ mod admin;
 mod declarative;
 mod directory;
 mod ids;
+mod json_problem;
 mod lookups;
 mod mapping;
 mod model;
@@ -19,6 +20,9 @@ pub use declarative::{DeclarativeError, load, parse_json, parse_yaml};
 pub use directory::{ConsumerKey, Directory};
 pub use lookups::{FAILURE_PAUSE, Lookups};
 pub use mapping::Mapping;
-pub use model::{CaCertificate, Consumer, Entities, Plugin, Route, Scope, Service};
+pub use model::{
+    CaCertificate, Certificate, CertificateAndKey, Consumer, Entities, Plugin, PrivateKey, Route, Scope,
+    Service,
+};
 pub use source_error::{SourceError, SourceFault};
 pub use watched::{POLL_INTERVAL, Watched, watch};

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use crate::mapping::{Mapping, Mappings};
 
 /// All entities of one configuration of Kong, read at one time.
@@ -10,6 +12,11 @@ use crate::mapping::{Mapping, Mappings};
 pub struct Entities {
     /// By id in lower case.
     pub ca_certificates: HashMap<String, Arc<CaCertificate>>,
+    /// In the order of the source.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// The certificate for each server name, by the name as it is written: exact, `*.example.com`, `example.*`, or `*`
+    /// for all others. Kong lets names stand beside each other that differ in case or a trailing dot only.
+    pub snis: HashMap<String, Arc<Certificate>>,
     /// In the order of the source.
     pub services: Vec<Service>,
     /// In the order of the source.
@@ -28,6 +35,52 @@ pub struct Entities {
 pub struct CaCertificate {
     /// Its certificate, in PEM, as it stands in the source: nobody has parsed it yet.
     pub cert: String,
+}
+
+/// A `certificates` entity: what a server shows, with its private keys.
+///
+/// Any of the texts may be a reference into a vault (`{vault://...}`), which Kong resolves when it uses it. It is kept as
+/// it is written: who uses the certificate decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Its id. None where a declarative file names none: Kong then makes one up anew at each load.
+    pub id: Option<String>,
+    /// `cert` and `key`.
+    pub primary: CertificateAndKey,
+    /// `cert_alt` and `key_alt`: the same with a key of another kind, so that a client may have RSA or ECDSA.
+    pub alternative: Option<CertificateAndKey>,
+}
+
+/// A certificate and its private key, as they stand in the source: nobody has parsed them yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateAndKey {
+    /// In PEM; what follows the first certificate are those that lead up to its CA.
+    pub cert: String,
+    /// The key of the first certificate.
+    pub key: PrivateKey,
+}
+
+/// The text of a private key. It is wiped from memory when the last copy goes, and never shown. What reads a file or an
+/// answer of the Admin API may leave traces of it that are out of our hands.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PrivateKey(Zeroizing<String>);
+
+impl PrivateKey {
+    /// A key of this text.
+    pub fn new(text: Zeroizing<String>) -> Self {
+        Self(text)
+    }
+
+    /// The text, in PEM or a reference into a vault.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PrivateKey(..)")
+    }
 }
 
 /// A `consumers` entity. At least one of `username` and `custom_id` is set.

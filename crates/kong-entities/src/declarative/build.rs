@@ -5,10 +5,14 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::file::{
-    File, RawCaCertificate, RawConsumer, RawMapping, RawPlugin, RawRoute, RawService, Reference,
+    File, RawCaCertificate, RawCertificate, RawConsumer, RawMapping, RawPlugin, RawRoute, RawService, RawSni,
+    Reference,
 };
 use crate::ids;
-use crate::model::{CaCertificate, Consumer, Entities, Plugin, Route, Scope, Service};
+use crate::model::{
+    CaCertificate, Certificate, CertificateAndKey, Consumer, Entities, Plugin, PrivateKey, Route, Scope,
+    Service,
+};
 
 /// Finds out what refers to what.
 ///
@@ -19,6 +23,12 @@ pub(crate) fn build(file: File) -> Result<Entities, String> {
     file.format_version.check()?;
     for ca in file.ca_certificates {
         builder.ca_certificate(ca)?;
+    }
+    for certificate in file.certificates.unwrap_or_default() {
+        builder.certificate(certificate)?;
+    }
+    for sni in file.snis.unwrap_or_default() {
+        builder.sni(sni)?;
     }
     // Every service and route first: a plugin or route at the top may refer to one that is nested further down.
     for service in file.services {
@@ -42,6 +52,7 @@ pub(crate) fn build(file: File) -> Result<Entities, String> {
 #[derive(Default)]
 struct Builder {
     entities: Entities,
+    certificates: HashMap<String, Arc<Certificate>>,
     services: HashMap<String, usize>,
     routes: HashMap<String, usize>,
     route_services: Vec<(usize, Reference)>,
@@ -57,6 +68,52 @@ impl Builder {
             Entry::Occupied(_) => Err(format!("ca_certificates: id {id} stands twice")),
             Entry::Vacant(entry) => {
                 entry.insert(Arc::new(CaCertificate { cert: ca.cert }));
+                Ok(())
+            }
+        }
+    }
+
+    fn certificate(&mut self, raw: RawCertificate) -> Result<(), String> {
+        let place = format!("certificates {}", raw.id.as_deref().unwrap_or("without id"));
+        let pair = |cert, key| CertificateAndKey { cert, key: PrivateKey::new(key) };
+        let alternative = match (raw.cert_alt, raw.key_alt) {
+            (Some(cert), Some(key)) => Some(pair(cert, key)),
+            (None, None) => None,
+            _ => return Err(format!("{place}: cert_alt and key_alt stand together or not at all")),
+        };
+        let primary = pair(raw.cert, raw.key);
+        let certificate = Arc::new(Certificate { id: raw.id, primary, alternative });
+        // In the case that they are written in: Kong takes two ids that differ in it for two.
+        if let Some(id) = &certificate.id
+            && self.certificates.insert(id.clone(), Arc::clone(&certificate)).is_some()
+        {
+            return Err(format!("certificates: id {id} stands twice"));
+        }
+        for sni in raw.snis.unwrap_or_default() {
+            if sni.certificate.is_some() {
+                return Err(format!("{place}: sni {:?}: certificate: it stands under one already", sni.name));
+            }
+            self.name_certificate(sni.name, &certificate)?;
+        }
+        self.entities.certificates.push(certificate);
+        Ok(())
+    }
+
+    fn sni(&mut self, raw: RawSni) -> Result<(), String> {
+        let problem = |problem: &str| format!("snis {:?}: {problem}", raw.name);
+        let reference = raw.certificate.as_ref().ok_or_else(|| problem("certificate is missing"))?;
+        let id = reference.text().ok_or_else(|| problem("certificate: expected an id"))?;
+        let certificate = self.certificates.get(id);
+        let certificate = certificate.ok_or_else(|| problem(&format!("there is no certificate {id:?}")))?;
+        let certificate = Arc::clone(certificate);
+        self.name_certificate(raw.name, &certificate)
+    }
+
+    fn name_certificate(&mut self, name: String, certificate: &Arc<Certificate>) -> Result<(), String> {
+        match self.entities.snis.entry(name) {
+            Entry::Occupied(taken) => Err(format!("snis: name {:?} stands twice", taken.key())),
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::clone(certificate));
                 Ok(())
             }
         }

@@ -1,6 +1,7 @@
 //! This knows the form of Kong's declarative file: what it is written with, before anything is understood of it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 #[derive(Deserialize)]
 pub(crate) struct File {
@@ -9,6 +10,9 @@ pub(crate) struct File {
     pub(crate) format_version: FormatVersion,
     #[serde(default)]
     pub(crate) ca_certificates: Vec<RawCaCertificate>,
+    // Kong takes a null for a list that is not there.
+    pub(crate) certificates: Option<Vec<RawCertificate>>,
+    pub(crate) snis: Option<Vec<RawSni>>,
     #[serde(default)]
     pub(crate) consumers: Vec<RawConsumer>,
     #[serde(default)]
@@ -33,6 +37,24 @@ pub(crate) enum FormatVersion {
 pub(crate) struct RawCaCertificate {
     pub(crate) id: Option<String>,
     pub(crate) cert: String,
+}
+
+#[derive(Clone, Deserialize, Serialize)]
+pub(crate) struct RawCertificate {
+    pub(crate) id: Option<String>,
+    pub(crate) cert: String,
+    pub(crate) key: Zeroizing<String>,
+    pub(crate) cert_alt: Option<String>,
+    pub(crate) key_alt: Option<Zeroizing<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) snis: Option<Vec<RawSni>>,
+}
+
+#[derive(Clone, Deserialize, Serialize)]
+pub(crate) struct RawSni {
+    pub(crate) name: String,
+    /// Where it is not nested under its certificate.
+    pub(crate) certificate: Option<Reference>,
 }
 
 #[derive(Deserialize)]
@@ -90,7 +112,7 @@ pub(crate) struct RawPlugin {
 }
 
 /// How one entity names another: by name (a consumer: by username) or id, bare or in a record.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Reference {
     Bare(String),
