@@ -28,7 +28,11 @@ pub struct Entities {
     pub(crate) consumer_by_username: HashMap<String, usize>,
     pub(crate) consumer_by_custom_id: HashMap<String, usize>,
     pub(crate) mappings: Mappings,
+    pub(crate) unknown: bool,
 }
+
+/// The name of the plugin that all this is about.
+pub(crate) const PLUGIN: &str = "mtls-auth";
 
 /// A `ca_certificates` entity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +130,8 @@ pub struct Plugin {
     pub enabled: bool,
     /// What it applies to.
     pub scope: Scope,
-    /// Its configuration as written, without the schema's defaults.
+    /// Its configuration: as written, without the schema's defaults, in a declarative file; with them where it comes from
+    /// the Admin API. From there it is null for other plugins than `mtls-auth`: it may hold secrets that nobody here needs.
     pub config: serde_json::Value,
 }
 
@@ -142,6 +147,23 @@ pub struct Scope {
 }
 
 impl Entities {
+    /// What stands in for a configuration that nobody has been able to read yet. The plugin applies to everything in it,
+    /// so that whoever asks it who is to be asked for a certificate hears: everybody.
+    pub fn unknown() -> Self {
+        let everything = Plugin {
+            name: PLUGIN.into(),
+            enabled: true,
+            scope: Scope::default(),
+            config: serde_json::Value::Null,
+        };
+        Self { plugins: vec![everything], unknown: true, ..Self::default() }
+    }
+
+    /// Whether this is a configuration of Kong's, and not [`Self::unknown`].
+    pub fn is_known(&self) -> bool {
+        !self.unknown
+    }
+
     /// The consumer with this id, in any case.
     pub fn consumer_by_id(&self, id: &str) -> Option<&Arc<Consumer>> {
         self.consumer(&self.consumer_by_id, &id.to_ascii_lowercase())

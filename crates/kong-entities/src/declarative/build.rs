@@ -14,12 +14,23 @@ use crate::model::{
     Service,
 };
 
-/// Finds out what refers to what.
+/// Finds out what refers to what: by nesting, by id or by name, as somebody writes it.
 ///
 /// # Errors
 /// What does not fit together.
 pub(crate) fn build(file: File) -> Result<Entities, String> {
-    let mut builder = Builder::default();
+    build_with(Builder { by_name: true, ..Builder::default() }, file)
+}
+
+/// The same where references are ids only, as Kong itself gives them. One's name may then be another's id.
+///
+/// # Errors
+/// What does not fit together.
+pub(crate) fn build_by_id(file: File) -> Result<Entities, String> {
+    build_with(Builder::default(), file)
+}
+
+fn build_with(mut builder: Builder, file: File) -> Result<Entities, String> {
     file.format_version.check()?;
     for ca in file.ca_certificates {
         builder.ca_certificate(ca)?;
@@ -51,6 +62,8 @@ pub(crate) fn build(file: File) -> Result<Entities, String> {
 
 #[derive(Default)]
 struct Builder {
+    /// Whether services and routes can be referred to by name.
+    by_name: bool,
     entities: Entities,
     certificates: HashMap<String, Arc<Certificate>>,
     services: HashMap<String, usize>,
@@ -185,7 +198,8 @@ impl Builder {
 
     fn service(&mut self, raw: RawService) -> Result<(), String> {
         let position = self.entities.services.len();
-        name(&mut self.services, "services", raw.id.as_deref(), raw.name.as_deref(), position)?;
+        let name = raw.name.as_deref().filter(|_| self.by_name);
+        index(&mut self.services, "services", raw.id.as_deref(), name, position)?;
         self.entities.services.push(Service { label: label("service", raw.name, raw.id, position) });
         let scope = Scope { service: Some(position), ..Scope::default() };
         self.plugins.extend(raw.plugins.into_iter().map(|plugin| (plugin, scope)));
@@ -194,7 +208,8 @@ impl Builder {
 
     fn route(&mut self, raw: RawRoute, service: Option<usize>) -> Result<(), String> {
         let position = self.entities.routes.len();
-        name(&mut self.routes, "routes", raw.id.as_deref(), raw.name.as_deref(), position)?;
+        let name = raw.name.as_deref().filter(|_| self.by_name);
+        index(&mut self.routes, "routes", raw.id.as_deref(), name, position)?;
         if let (None, Some(reference)) = (service, raw.service) {
             self.route_services.push((position, reference));
         }
@@ -231,7 +246,7 @@ impl Builder {
 }
 
 /// Notes by which names an entity can be referred to.
-fn name(
+fn index(
     index: &mut HashMap<String, usize>,
     kind: &str,
     id: Option<&str>,

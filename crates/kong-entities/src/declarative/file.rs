@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(crate) struct File {
     // Kong requires it. Without it a text that is no declarative file at all would read as one without entities.
     #[serde(rename = "_format_version")]
@@ -13,7 +13,7 @@ pub(crate) struct File {
     // Kong takes a null for a list that is not there.
     pub(crate) certificates: Option<Vec<RawCertificate>>,
     pub(crate) snis: Option<Vec<RawSni>>,
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub(crate) consumers: Vec<RawConsumer>,
     #[serde(default)]
     pub(crate) services: Vec<RawService>,
@@ -21,25 +21,25 @@ pub(crate) struct File {
     pub(crate) routes: Vec<RawRoute>,
     #[serde(default)]
     pub(crate) plugins: Vec<RawPlugin>,
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub(crate) mtls_auth_credentials: Vec<RawMapping>,
 }
 
 /// `"3.0"`, or `3.0` where somebody left the quotes out.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(untagged)]
 pub(crate) enum FormatVersion {
     Text(String),
     Number(f64),
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(crate) struct RawCaCertificate {
     pub(crate) id: Option<String>,
     pub(crate) cert: String,
 }
 
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Deserialize, Serialize)]
 pub(crate) struct RawCertificate {
     pub(crate) id: Option<String>,
     pub(crate) cert: String,
@@ -50,7 +50,7 @@ pub(crate) struct RawCertificate {
     pub(crate) snis: Option<Vec<RawSni>>,
 }
 
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Deserialize, Serialize)]
 pub(crate) struct RawSni {
     pub(crate) name: String,
     /// Where it is not nested under its certificate.
@@ -77,17 +77,17 @@ pub(crate) struct RawMapping {
     pub(crate) ca_certificate: Option<Reference>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(crate) struct RawService {
     pub(crate) id: Option<String>,
     pub(crate) name: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) routes: Vec<RawRoute>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) plugins: Vec<RawPlugin>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(crate) struct RawRoute {
     pub(crate) id: Option<String>,
     pub(crate) name: Option<String>,
@@ -95,12 +95,13 @@ pub(crate) struct RawRoute {
     pub(crate) snis: Option<Vec<String>>,
     pub(crate) protocols: Option<Vec<String>>,
     pub(crate) expression: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) plugins: Vec<RawPlugin>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(crate) struct RawPlugin {
+    pub(crate) id: Option<String>,
     pub(crate) name: String,
     pub(crate) enabled: Option<bool>,
     pub(crate) service: Option<Reference>,
@@ -112,7 +113,7 @@ pub(crate) struct RawPlugin {
 }
 
 /// How one entity names another: by name (a consumer: by username) or id, bare or in a record.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Reference {
     Bare(String),
