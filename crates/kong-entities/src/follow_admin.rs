@@ -222,8 +222,9 @@ impl Follower {
             (Some(_), None) => tracing::info!(file, "the snapshot file can be written again"),
             _ => {}
         }
-        if before != problem {
-            self.status.send_modify(|status| status.snapshot_file_error = problem);
-        }
+        self.status.send_modify(|status| {
+            status.snapshots_written += u64::from(problem.is_none());
+            status.snapshot_file_error = problem;
+        });
     }
 }

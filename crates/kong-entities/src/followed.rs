@@ -28,6 +28,8 @@ pub struct SourceStatus {
     pub failures: u64,
     /// Why it could not be read the last time. None: it could.
     pub last_error: Option<String>,
+    /// How often the snapshot file was written since the source is followed.
+    pub snapshots_written: u64,
     /// Why the snapshot file could not be written the last time. None: it could, or there is none to write.
     pub snapshot_file_error: Option<String>,
     confirmed: Option<Confirmed>,
@@ -60,6 +62,7 @@ impl SourceStatus {
             generation: 0,
             failures: 0,
             last_error: None,
+            snapshots_written: 0,
             snapshot_file_error: None,
             confirmed: None,
         }

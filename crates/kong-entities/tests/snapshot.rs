@@ -325,6 +325,8 @@ async fn what_refers_to_nothing_is_read_again_and_never_taken() {
     }
 }
 
+type Answers = Box<dyn Fn() -> Reply + Send + Sync>;
+
 /// A page that fails fails the whole, whatever list it is of.
 #[tokio::test]
 async fn a_part_is_never_given_for_the_whole() {
@@ -337,7 +339,7 @@ async fn a_part_is_never_given_for_the_whole() {
             format!("HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: {}\r\n\r\n", whole.len());
         Reply::Raw([head.as_bytes(), half.as_bytes()].concat())
     };
-    let faults: [(&str, fn(&SourceFault) -> bool, Box<dyn Fn() -> Reply + Send + Sync>); 8] = [
+    let faults: [(&str, fn(&SourceFault) -> bool, Answers); 8] = [
         (
             "500",
             |fault| *fault == SourceFault::Status(500),

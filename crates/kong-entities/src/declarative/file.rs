@@ -117,7 +117,13 @@ pub(crate) struct RawPlugin {
 #[serde(untagged)]
 pub(crate) enum Reference {
     Bare(String),
-    Record { id: Option<String>, name: Option<String>, username: Option<String> },
+    Record {
+        id: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        username: Option<String>,
+    },
 }
 
 impl Reference {
