@@ -31,9 +31,10 @@ const REST: u32 = 4;
 ///
 /// - of a Kong without a database, what it says of its configuration ([`AdminClient::configuration_hash`]): one cheap
 ///   request, and the lists only where that has changed, or after ten minutes;
-/// - of a Kong with a database, every list by pages, for there is nothing cheap that stands for all of it. A page of 1,000
-///   routes takes a Kong 3.9.1 with PostgreSQL 80 ms, six short lists 40 ms. So it rests four times as long as the reading
-///   took, at least: 100,000 routes are read every 40 s or so, whatever the interval says.
+/// - of a Kong with a database, every list by pages, for there is nothing cheap that stands for all of it (its caches have
+///   versions of routes and plugins, `GET /cache/router:version`, which nobody promises, and none of certificates). Six
+///   short lists take a Kong 3.9.1 with PostgreSQL 40 ms, a page of 1,000 routes 45 ms. So it rests four times as long as
+///   the reading took, at least: 100,000 routes are read every 25 s or so, whatever the interval says.
 ///
 /// A change counts once it has been read twice, or under one digest ([`snapshot`](crate::snapshot())). What cannot be read
 /// leaves the last good configuration in place, for as long as it takes.
@@ -94,7 +95,8 @@ impl Follower {
             loop {
                 let begun = Instant::now();
                 match self.poll().await {
-                    Ok(read) => self.succeeded(read).await,
+                    // As old as its first question: what changes afterwards may not be in it.
+                    Ok(read) => self.succeeded(read, begun.elapsed()).await,
                     Err(error) => self.failed(&error),
                 }
                 tokio::time::sleep(interval.max(begun.elapsed() * REST)).await;
@@ -118,37 +120,37 @@ impl Follower {
         snapshot::read(&self.client, seen).await.map(Some)
     }
 
-    async fn succeeded(&mut self, read: Option<Snapshot>) {
+    async fn succeeded(&mut self, read: Option<Snapshot>, age: Duration) {
         let before = self.status.borrow().clone();
         if let (Some(_), Some(age)) = (&before.last_error, before.age()) {
             let seconds = age.as_secs();
             tracing::info!(url = self.url, seconds, "the Admin API can be read again, after this time");
         }
         let Some(Snapshot { entities, text, digest, configuration_hash }) = read else {
-            self.confirm(before.origin, false);
+            self.confirm(false, age);
             return;
         };
         let changed = self.known.as_ref().is_none_or(|known| known.digest != digest);
         self.known = Some(Known { digest, configuration_hash });
         self.last_read = Some(Instant::now());
-        self.confirm(before.origin, changed);
         if changed {
             let (routes, plugins) = (entities.routes.len(), entities.plugins.len());
             tracing::info!(url = self.url, routes, plugins, "Kong's configuration was read");
             self.entities.send_replace(Arc::new(entities));
         }
+        self.confirm(changed, age);
         if self.last_write.is_none_or(|(at, written)| written != digest || at.elapsed() >= REWRITE) {
             self.write_file(text, digest).await;
         }
     }
 
-    fn confirm(&self, before: Origin, changed: bool) {
+    fn confirm(&self, changed: bool, age: Duration) {
         self.status.send_if_modified(|status| {
-            status.origin = Origin::AdminApi;
-            status.generation += u64::from(changed);
-            status.confirm(Duration::ZERO);
+            let other_origin = std::mem::replace(&mut status.origin, Origin::AdminApi) != Origin::AdminApi;
             let recovered = status.last_error.take().is_some();
-            changed || recovered || before != Origin::AdminApi
+            status.generation += u64::from(changed);
+            status.confirm(age);
+            changed || recovered || other_origin
         });
     }
 
@@ -185,12 +187,12 @@ impl Follower {
         match tokio::task::spawn_blocking(move || snapshot_file::read(&path, &url)).await {
             Ok(Ok(Some(stored))) => {
                 self.known = Some(Known { digest: stored.digest, configuration_hash: None });
+                self.entities.send_replace(Arc::new(stored.entities));
                 self.status.send_modify(|status| {
                     status.origin = Origin::SnapshotFile;
                     status.generation += 1;
                     status.confirm(stored.age);
                 });
-                self.entities.send_replace(Arc::new(stored.entities));
             }
             Ok(Ok(None)) => {}
             Ok(Err(error)) => tracing::error!(file, %error, "the snapshot file is not used"),

@@ -13,7 +13,8 @@ pub struct Followed {
     /// The newest configuration that could be read. It is replaced as a whole, and only where something has changed; where
     /// none could be read yet it is [`Entities::unknown`](crate::Entities::unknown).
     pub entities: Watched,
-    /// How the source fares. What is here about a configuration is set before the configuration itself is.
+    /// How the source fares. It follows the configuration: what it says may be of the one before for a moment, so whether
+    /// anything is known is to be asked of the entities themselves ([`Entities::is_known`](crate::Entities::is_known)).
     pub status: watch::Receiver<SourceStatus>,
 }
 

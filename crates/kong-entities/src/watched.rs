@@ -80,12 +80,12 @@ async fn follow(
         let problem = match read {
             Ok(Ok(read)) => {
                 tracing::info!(file = %path.display(), "the declarative configuration was read again");
+                entities.send_replace(Arc::new(read));
                 status.send_modify(|status| {
                     status.generation += 1;
                     status.last_error = None;
                     status.confirm(Duration::ZERO);
                 });
-                entities.send_replace(Arc::new(read));
                 continue;
             }
             Ok(Err(error)) => error.to_string(),

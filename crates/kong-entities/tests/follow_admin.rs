@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use kong_entities::{AdminClient, AdminSettings, Entities, Followed, Origin, SourceStatus, follow_admin};
+use kong_entities::{
+    AdminClient, AdminSettings, Entities, Followed, Origin, REWRITE, SourceStatus, follow_admin,
+};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use testbed::fake_admin::{FakeAdmin, JSON, Reply, Seen, kong_of, not_found};
@@ -64,12 +66,17 @@ fn name(entities: &Entities) -> Option<&str> {
     entities.routes.first().map(|route| route.snis[0].as_str())
 }
 
+/// What does not happen in this time never does.
+const LONG: Duration = Duration::from_secs(60);
+
 async fn until_name(followed: &mut Followed, expected: &str) {
-    followed.entities.wait_for(|entities| name(entities) == Some(expected)).await.unwrap();
+    let changed = followed.entities.wait_for(|entities| name(entities) == Some(expected));
+    tokio::time::timeout(LONG, changed).await.expect(expected).unwrap();
 }
 
 async fn until(followed: &mut Followed, is_it: impl Fn(&SourceStatus) -> bool) -> SourceStatus {
-    followed.status.wait_for(|status| is_it(status)).await.unwrap().clone()
+    let changed = followed.status.wait_for(|status| is_it(status));
+    tokio::time::timeout(LONG, changed).await.expect("the status changes").unwrap().clone()
 }
 
 /// A script that also tells what is asked for.
@@ -99,8 +106,7 @@ async fn a_change_is_seen_with_and_without_a_database() {
 
         server.becomes(script("second"));
         until_name(&mut followed, "second").await;
-        // It has been set before.
-        assert_eq!(followed.status.borrow().generation, 2);
+        until(&mut followed, |status| status.generation == 2).await;
     }
 }
 
@@ -117,6 +123,32 @@ async fn what_has_not_changed_costs_one_request_where_kong_has_a_digest() {
     }
     assert_eq!(targets[8..], ["/status"; 20]);
     assert!(!followed.entities.has_changed().unwrap());
+}
+
+/// Kong may have changed and changed back while it was read. And the age of the snapshot file says when it was still true.
+#[tokio::test]
+async fn all_is_read_and_written_again_after_a_while() {
+    let (_dir, path) = file();
+    let (script, mut asked) = told(kong("first"));
+    let server = FakeAdmin::start(script).await;
+    let mut followed = follow(&server, Some(&path)).await;
+    until(&mut followed, |status| status.snapshots_written == 1).await;
+    tokio::time::pause();
+    tokio::time::advance(REWRITE).await;
+    tokio::time::resume();
+    let mut lists = 0;
+    let mut statuses = 0;
+    // One reading asks for the status three times.
+    while statuses < 20 {
+        match asked.recv().await.unwrap().as_str() {
+            "/status" => statuses += 1,
+            "/certificates?size=100" => lists += 1,
+            _ => {}
+        }
+    }
+    assert_eq!(lists, 2);
+    assert_eq!(followed.status.borrow().snapshots_written, 2);
+    assert_eq!(followed.status.borrow().generation, 1);
 }
 
 /// Where it has none, everything is read, and nobody is told of what is the same in another order.
@@ -333,7 +365,8 @@ async fn nobody_is_asked_for_nobody() {
     let server = FakeAdmin::start(kong("first")).await;
     let Followed { entities, mut status, .. } = follow(&server, None).await;
     drop(entities);
-    while status.changed().await.is_ok() {}
+    let ended = async { while status.changed().await.is_ok() {} };
+    tokio::time::timeout(LONG, ended).await.unwrap();
 }
 
 /// Collects what is logged on this thread.
