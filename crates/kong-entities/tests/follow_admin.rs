@@ -34,6 +34,9 @@ fn lists(name: &str) -> Json {
     })
 }
 
+/// What a server answers.
+type Script = Box<dyn Fn(&Seen) -> Reply + Send>;
+
 /// A Kong without a database, whose digest is the name.
 fn kong(name: &'static str) -> impl Fn(&Seen) -> Reply + Send + 'static {
     move |seen| kong_of(&lists(name), Some(name), seen)
@@ -94,7 +97,7 @@ fn told(
 #[tokio::test]
 async fn a_change_is_seen_with_and_without_a_database() {
     for database in [false, true] {
-        let script = |name| -> Box<dyn Fn(&Seen) -> Reply + Send> {
+        let script = |name| -> Script {
             if database { Box::new(kong_with_database(name)) } else { Box::new(kong(name)) }
         };
         let server = FakeAdmin::start(script("first")).await;
@@ -183,7 +186,7 @@ async fn a_fault_leaves_the_last_good_one() {
         lists["services"] = json!([]);
         kong_of(&lists, Some("torn"), seen)
     };
-    let faults: [(&str, Box<dyn Fn(&Seen) -> Reply + Send>); 6] = [
+    let faults: [(&str, Script); 6] = [
         ("status 503", Box::new(down)),
         ("unreachable", Box::new(half)),
         ("no answer within", Box::new(|_| Reply::Hang)),
