@@ -297,6 +297,7 @@ async fn what_refers_to_nothing_is_read_again_and_never_taken() {
             list.push(list[0].clone());
         })
     };
+    let mut cases = tokio::task::JoinSet::new();
     for (lists, says) in [
         (missing("routes", 10), ": there is no route"),
         (missing("services", 99), "there is no service"),
@@ -308,24 +309,29 @@ async fn what_refers_to_nothing_is_read_again_and_never_taken() {
         (twice("snis"), "snis: "),
         (twice("ca_certificates"), "ca_certificates: "),
     ] {
-        for hash in [Some(HASH), None] {
-            let healing = {
+        cases.spawn(async move {
+            for hash in [Some(HASH), None] {
                 let lists = lists.clone();
                 // The first reading is eight requests where there is a digest and seven where there is none.
-                changing(move |_| hash, move |number| if number < 7 { lists.clone() } else { listed() }).await
-            };
-            let entities = snapshot(&client(&healing.url)).await.unwrap();
-            assert_eq!(entities.routes.len(), 3, "{says}");
-        }
-        let lists = lists.clone();
-        let server = FakeAdmin::start(move |seen| kong_of(&lists, Some(HASH), seen)).await;
-        let error = snapshot(&client(&server.url)).await.map(drop).unwrap_err();
-        let SourceFault::Unsettled(problem) = &error.fault else { panic!("{error}") };
-        assert!(problem.contains(says), "{says}: {problem}");
+                let lists_at = move |number| if number < 7 { lists.clone() } else { listed() };
+                let healing = changing(move |_| hash, lists_at).await;
+                let entities = snapshot(&client(&healing.url)).await.unwrap();
+                assert_eq!(entities.routes.len(), 3, "{says}");
+            }
+            let server = FakeAdmin::start(move |seen| kong_of(&lists, Some(HASH), seen)).await;
+            let error = snapshot(&client(&server.url)).await.map(drop).unwrap_err();
+            let SourceFault::Unsettled(problem) = &error.fault else { panic!("{error}") };
+            assert!(problem.contains(says), "{says}: {problem}");
+        });
+    }
+    // Each takes its time.
+    while let Some(case) = cases.join_next().await {
+        case.unwrap();
     }
 }
 
-type Answers = Box<dyn Fn() -> Reply + Send + Sync>;
+/// Its name, what is made of it, and the answer.
+type Fault = (&'static str, fn(&SourceFault) -> bool, Box<dyn Fn() -> Reply + Send + Sync>);
 
 /// A page that fails fails the whole, whatever list it is of.
 #[tokio::test]
@@ -339,7 +345,7 @@ async fn a_part_is_never_given_for_the_whole() {
             format!("HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\nContent-Length: {}\r\n\r\n", whole.len());
         Reply::Raw([head.as_bytes(), half.as_bytes()].concat())
     };
-    let faults: [(&str, fn(&SourceFault) -> bool, Answers); 8] = [
+    let faults: [Fault; 8] = [
         (
             "500",
             |fault| *fault == SourceFault::Status(500),
