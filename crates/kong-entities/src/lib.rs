@@ -1,5 +1,5 @@
-//! This knows Kong's entities, as far as the plugin server and the shim need them: CA certificates, consumers,
-//! services, routes and plugins. They come from one of Kong's declarative files, which is watched for changes, or from
+//! This knows Kong's entities, as far as the plugin server and the shim need them: CA certificates, server
+//! certificates with their names, consumers, services, routes and plugins. They come from one of Kong's declarative files, which is watched for changes, or from
 //! its Admin API.
 
 #![forbid(unsafe_code)]
@@ -7,18 +7,29 @@
 mod admin;
 mod declarative;
 mod directory;
+mod follow_admin;
+mod followed;
 mod ids;
+mod json_problem;
 mod lookups;
 mod mapping;
 mod model;
+mod snapshot;
+mod snapshot_file;
 mod source_error;
 mod watched;
 
 pub use admin::{AdminClient, AdminSettings, AdminSettingsError, AdminToken, can_be_asked};
 pub use declarative::{DeclarativeError, load, parse_json, parse_yaml};
 pub use directory::{ConsumerKey, Directory};
+pub use follow_admin::{REWRITE, follow_admin};
+pub use followed::{Followed, Origin, SourceStatus};
 pub use lookups::{FAILURE_PAUSE, Lookups};
 pub use mapping::Mapping;
-pub use model::{CaCertificate, Consumer, Entities, Plugin, Route, Scope, Service};
+pub use model::{
+    CaCertificate, Certificate, CertificateAndKey, Consumer, Entities, Plugin, PrivateKey, Route, Scope,
+    Service,
+};
+pub use snapshot::snapshot;
 pub use source_error::{SourceError, SourceFault};
-pub use watched::{POLL_INTERVAL, Watched, watch};
+pub use watched::{POLL_INTERVAL, Watched, follow_file, watch};

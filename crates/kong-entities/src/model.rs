@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use crate::mapping::{Mapping, Mappings};
 
 /// All entities of one configuration of Kong, read at one time.
@@ -10,6 +12,11 @@ use crate::mapping::{Mapping, Mappings};
 pub struct Entities {
     /// By id in lower case.
     pub ca_certificates: HashMap<String, Arc<CaCertificate>>,
+    /// In the order of the source.
+    pub certificates: Vec<Arc<Certificate>>,
+    /// The certificate for each server name, by the name as it is written: exact, `*.example.com`, `example.*`, or `*`
+    /// for all others. Kong lets names stand beside each other that differ in case or a trailing dot only.
+    pub snis: HashMap<String, Arc<Certificate>>,
     /// In the order of the source.
     pub services: Vec<Service>,
     /// In the order of the source.
@@ -21,13 +28,63 @@ pub struct Entities {
     pub(crate) consumer_by_username: HashMap<String, usize>,
     pub(crate) consumer_by_custom_id: HashMap<String, usize>,
     pub(crate) mappings: Mappings,
+    pub(crate) unknown: bool,
 }
+
+/// The name of the plugin that all this is about.
+pub(crate) const PLUGIN: &str = "mtls-auth";
 
 /// A `ca_certificates` entity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaCertificate {
     /// Its certificate, in PEM, as it stands in the source: nobody has parsed it yet.
     pub cert: String,
+}
+
+/// A `certificates` entity: what a server shows, with its private keys.
+///
+/// Any of the texts may be a reference into a vault (`{vault://...}`), which Kong resolves when it uses it. It is kept as
+/// it is written: who uses the certificate decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Its id. None where a declarative file names none: Kong then makes one up anew at each load.
+    pub id: Option<String>,
+    /// `cert` and `key`.
+    pub primary: CertificateAndKey,
+    /// `cert_alt` and `key_alt`: the same with a key of another kind, so that a client may have RSA or ECDSA.
+    pub alternative: Option<CertificateAndKey>,
+}
+
+/// A certificate and its private key, as they stand in the source: nobody has parsed them yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateAndKey {
+    /// In PEM; what follows the first certificate are those that lead up to its CA.
+    pub cert: String,
+    /// The key of the first certificate.
+    pub key: PrivateKey,
+}
+
+/// The text of a private key. It is wiped from memory when the last copy goes, and never shown. What reads a file or an
+/// answer of the Admin API may leave traces of it that are out of our hands.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PrivateKey(Zeroizing<String>);
+
+impl PrivateKey {
+    /// A key of this text.
+    pub fn new(text: Zeroizing<String>) -> Self {
+        Self(text)
+    }
+
+    /// The text, in PEM or a reference into a vault.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PrivateKey(..)")
+    }
 }
 
 /// A `consumers` entity. At least one of `username` and `custom_id` is set.
@@ -73,7 +130,8 @@ pub struct Plugin {
     pub enabled: bool,
     /// What it applies to.
     pub scope: Scope,
-    /// Its configuration as written, without the schema's defaults.
+    /// Its configuration: as written, without the schema's defaults, in a declarative file; with them where it comes from
+    /// the Admin API. From there it is null for other plugins than `mtls-auth`: it may hold secrets that nobody here needs.
     pub config: serde_json::Value,
 }
 
@@ -89,6 +147,23 @@ pub struct Scope {
 }
 
 impl Entities {
+    /// What stands in for a configuration that nobody has been able to read yet. The plugin applies to everything in it,
+    /// so that whoever asks it who is to be asked for a certificate hears: everybody.
+    pub fn unknown() -> Self {
+        let everything = Plugin {
+            name: PLUGIN.into(),
+            enabled: true,
+            scope: Scope::default(),
+            config: serde_json::Value::Null,
+        };
+        Self { plugins: vec![everything], unknown: true, ..Self::default() }
+    }
+
+    /// Whether this is a configuration of Kong's, and not [`Self::unknown`].
+    pub fn is_known(&self) -> bool {
+        !self.unknown
+    }
+
     /// The consumer with this id, in any case.
     pub fn consumer_by_id(&self, id: &str) -> Option<&Arc<Consumer>> {
         self.consumer(&self.consumer_by_id, &id.to_ascii_lowercase())

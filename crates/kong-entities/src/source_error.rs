@@ -31,6 +31,13 @@ pub enum SourceFault {
     /// An answer that is not what Kong answers, or is about another entity than was asked for.
     #[error("not an answer of Kong's Admin API: {0}")]
     Malformed(String),
+    /// Kong runs without a database and has no configuration, as after a restart until somebody gives it one. To believe
+    /// that there is nothing would unprotect everything that was there before.
+    #[error("Kong has no configuration, or an empty one")]
+    NoConfiguration,
+    /// What Kong lists does not fit together, however often it is read.
+    #[error("its configuration cannot be read as a whole: {0}")]
+    Unsettled(String),
     /// The look-up ended without a result, by a fault of ours.
     #[error("the look-up was broken off")]
     BrokenOff,
@@ -41,7 +48,10 @@ impl SourceError {
     /// 503 among our faults, where all others are a 500.
     pub fn is_outage(&self) -> bool {
         match self.fault {
-            SourceFault::Unreachable(_) | SourceFault::TimedOut(_) => true,
+            SourceFault::Unreachable(_)
+            | SourceFault::TimedOut(_)
+            | SourceFault::NoConfiguration
+            | SourceFault::Unsettled(_) => true,
             SourceFault::Status(status) => matches!(status, 429 | 500 | 502 | 503 | 504),
             SourceFault::Refused(_) | SourceFault::Malformed(_) | SourceFault::BrokenOff => false,
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::followed::{Followed, Origin, SourceStatus};
 use crate::{DeclarativeError, Entities, load};
 
 /// How often the file is looked at. A change counts once two looks in a row have seen the same file, so that a file
@@ -25,39 +26,79 @@ pub type Watched = watch::Receiver<Arc<Entities>>;
 /// # Panics
 /// Outside a tokio runtime.
 pub fn watch(path: &Path, every: Duration) -> Result<Watched, DeclarativeError> {
+    follow_file(path, every).map(|followed| followed.entities)
+}
+
+/// The same, and how the file fares.
+///
+/// # Errors
+/// Those of [`load`], for the first version.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn follow_file(path: &Path, every: Duration) -> Result<Followed, DeclarativeError> {
     let path = path.to_owned();
     // Before it is read: a change in between is then noticed.
     let loaded = Stamp::of(&path);
-    let (sender, receiver) = watch::channel(Arc::new(load(&path)?));
-    tokio::spawn(follow(path, every, loaded, sender));
-    Ok(receiver)
+    let entities = watch::Sender::new(Arc::new(load(&path)?));
+    let mut first = SourceStatus::new(Origin::DeclarativeFile);
+    first.generation = 1;
+    first.confirm(Duration::ZERO);
+    let status = watch::Sender::new(first);
+    let followed = Followed { entities: entities.subscribe(), status: status.subscribe() };
+    tokio::spawn(follow(path, every, loaded, entities, status));
+    Ok(followed)
 }
 
-async fn follow(path: PathBuf, every: Duration, loaded: Option<Stamp>, sender: watch::Sender<Arc<Entities>>) {
+async fn follow(
+    path: PathBuf,
+    every: Duration,
+    loaded: Option<Stamp>,
+    entities: watch::Sender<Arc<Entities>>,
+    status: watch::Sender<SourceStatus>,
+) {
     let mut ticks = tokio::time::interval(every);
     let mut looks = Looks { loaded, last: loaded };
     loop {
         ticks.tick().await;
-        if sender.is_closed() {
+        if entities.is_closed() {
             return;
         }
-        if !looks.is_settled_change(Stamp::of(&path)) {
+        let now = Stamp::of(&path);
+        if !looks.is_settled_change(now) {
+            status.send_if_modified(|status| {
+                // It is the version in use, or else one that could not be read.
+                if now == looks.loaded && status.last_error.is_none() {
+                    status.confirm(Duration::ZERO);
+                }
+                false
+            });
             continue;
         }
         let reading = path.clone();
         let read = tokio::task::spawn_blocking(move || load(&reading)).await;
-        match read {
-            Ok(Ok(entities)) => {
+        let problem = match read {
+            Ok(Ok(read)) => {
                 tracing::info!(file = %path.display(), "the declarative configuration was read again");
-                sender.send_replace(Arc::new(entities));
+                entities.send_replace(Arc::new(read));
+                status.send_modify(|status| {
+                    status.generation += 1;
+                    status.last_error = None;
+                    status.confirm(Duration::ZERO);
+                });
+                continue;
             }
-            Ok(Err(error)) => {
-                tracing::error!(%error, "the changed declarative configuration cannot be used: the last good one stays");
-            }
-            Err(panic) => {
-                tracing::error!(error = %panic, "reading the declarative configuration failed: the last good one stays");
-            }
-        }
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic.to_string(),
+        };
+        tracing::error!(
+            error = problem,
+            "the changed declarative configuration cannot be used: the last good one stays"
+        );
+        status.send_modify(|status| {
+            status.failures += 1;
+            status.last_error = Some(problem);
+        });
     }
 }
 

@@ -169,6 +169,69 @@ fn a_mapping_without_id_has_one_that_stays() {
     assert_eq!(ids, ["43f0530c-55be-51e1-b38c-236e3db56d4d", "f4e97c05-5be2-51ea-a00e-c2235df1db1d"]);
 }
 
+/// Each form that a Kong 3.9.1 takes.
+const CERTIFICATES: &str = r#"
+_format_version: "3.0"
+certificates:
+- id: AAAAAAAA-0000-4000-8000-000000000001
+  cert: RSA
+  key: SECRET-1
+  cert_alt: EC
+  key_alt: SECRET-2
+  snis:
+  - name: nested.example
+  - {id: aaaaaaaa-0000-4000-8000-00000000000a, name: "*.nested.example", tags: null}
+- cert: "{vault://env/cert}"
+  key: "{vault://env/key}"
+  cert_alt: null
+  key_alt: null
+  snis: [{name: vault.*}]
+- id: aaaaaaaa-0000-4000-8000-000000000001
+  cert: OTHER
+  key: SECRET-3
+  snis: null
+snis:
+- name: bare.example
+  certificate: aaaaaaaa-0000-4000-8000-000000000001
+- name: Bare.example
+  certificate: {id: AAAAAAAA-0000-4000-8000-000000000001}
+- name: "*"
+  certificate: {id: aaaaaaaa-0000-4000-8000-000000000001}
+"#;
+
+#[test]
+fn a_server_certificate_is_found_by_its_names() {
+    let entities = parse_yaml(CERTIFICATES).unwrap();
+    let mut found: Vec<_> = entities
+        .snis
+        .iter()
+        .map(|(name, certificate)| {
+            let pairs = std::iter::once(&certificate.primary).chain(&certificate.alternative);
+            let pairs: Vec<_> = pairs.map(|pair| (pair.cert.as_str(), pair.key.text())).collect();
+            (name.as_str(), pairs)
+        })
+        .collect();
+    found.sort();
+    let first = vec![("RSA", "SECRET-1"), ("EC", "SECRET-2")];
+    let other = vec![("OTHER", "SECRET-3")];
+    let vault = vec![("{vault://env/cert}", "{vault://env/key}")];
+    assert_eq!(
+        found,
+        [
+            ("*", other.clone()),
+            ("*.nested.example", first.clone()),
+            ("Bare.example", first.clone()),
+            ("bare.example", other),
+            ("nested.example", first),
+            ("vault.*", vault),
+        ]
+    );
+    let ids: Vec<_> = entities.certificates.iter().map(|certificate| certificate.id.as_deref()).collect();
+    let id = "aaaaaaaa-0000-4000-8000-000000000001";
+    assert_eq!(ids, [Some(id.to_uppercase().as_str()), None, Some(id)]);
+    assert!(!format!("{entities:?}").contains("SECRET"));
+}
+
 #[test]
 fn json_reads_the_same() {
     let entities = parse_json(r#"{"_format_version":"3.0","consumers":[{"username":"bob"}]}"#).unwrap();
@@ -179,6 +242,8 @@ fn json_reads_the_same() {
 fn what_is_wrong_is_refused_and_named() {
     let consumers = |list: &str| format!("_format_version: '3.0'\nconsumers: {list}\n");
     let plugins = |list: &str| format!("_format_version: '3.0'\nplugins: {list}\n");
+    let certificates = |list: &str| format!("_format_version: '3.0'\ncertificates: {list}\n");
+    let snis = |list: &str| format!("{}snis: {list}\n", certificates("[{id: i, cert: c, key: SECRET}]"));
     let mappings = |list: &str| {
         format!("{}mtls_auth_credentials: {list}\n", consumers("[{username: a}, {username: b}]"))
     };
@@ -199,6 +264,24 @@ fn what_is_wrong_is_refused_and_named() {
         (plugins("[{name: mtls-auth, service: {}}]"), "expected a name or an id"),
         (plugins("[{name: mtls-auth, enabled: perhaps}]"), "line 2"),
         ("_format_version: '3.0'\nroutes: [{name: r}, {name: r}]\n".into(), "\"r\" stands twice"),
+        (certificates("[{id: i, cert: c}]"), "key"),
+        (certificates("[{id: i, key: SECRET}]"), "cert"),
+        (
+            certificates("[{id: i, cert: c, key: SECRET, cert_alt: d}]"),
+            "i: cert_alt and key_alt stand together",
+        ),
+        (certificates("[{cert: c, key: SECRET, key_alt: SECRET}]"), "cert_alt and key_alt stand together"),
+        (certificates("[{id: i, cert: c, key: SECRET}, {id: i, cert: d, key: SECRET}]"), "id i stands twice"),
+        (certificates("[{id: i, cert: c, key: SECRET, snis: [{name: a}, {name: a}]}]"), "\"a\" stands twice"),
+        (certificates("[{id: i, cert: c, key: SECRET, snis: [a.example]}]"), "line 2"),
+        (
+            certificates("[{id: i, cert: c, key: SECRET, snis: [{name: a, certificate: i}]}]"),
+            "\"a\": certificate: it stands under one already",
+        ),
+        (snis("[{name: a, certificate: i}, {name: a, certificate: i}]"), "\"a\" stands twice"),
+        (snis("[{name: a}]"), "\"a\": certificate is missing"),
+        (snis("[{name: a, certificate: {}}]"), "\"a\": certificate: expected an id"),
+        (snis("[{name: a, certificate: I}]"), "\"a\": there is no certificate \"I\""),
         (mappings("[{subject_name: n}]"), "\"n\": consumer is missing"),
         (mappings("[{subject_name: n, consumer: nobody}]"), "there is no consumer \"nobody\""),
         (mappings("[{subject_name: n, consumer: {}}]"), "expected a name or an id"),
@@ -224,7 +307,7 @@ fn what_is_wrong_is_refused_and_named() {
         (format!("{}consumers: []\nconsumers: []\n", consumers("[]")), "consumers"),
     ] {
         let problem = parse_yaml(&text).map(|_| ()).unwrap_err();
-        assert!(problem.contains(says), "{text:?}: {problem}");
+        assert!(problem.contains(says) && !problem.contains("SECRET"), "{text:?}: {problem}");
     }
 }
 
@@ -233,9 +316,20 @@ fn an_error_names_the_file_and_does_not_quote_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kong.yml");
     assert!(load(&path).unwrap_err().to_string().contains("kong.yml: No such file"));
-    std::fs::write(&path, "_format_version: '3.0'\ncertificates: {key: SECRET}\nplugins: 7 # SECRET\n")
-        .unwrap();
-    let error = load(&path).unwrap_err().to_string();
-    assert!(error.contains("kong.yml: ") && error.contains("line 3"), "{error}");
-    assert!(!error.contains("SECRET"), "{error}");
+    let json = path.with_extension("json");
+    for (path, text) in [
+        (&path, "_format_version: '3.0'\ncertificates: [{cert: c, key: SECRET}]\nplugins: 7 # SECRET\n"),
+        (&path, "_format_version: '3.0'\ncertificates: [{cert: c, key: k}]\nsnis: SECRET\n"),
+        (&path, "_format_version: '3.0'\ncertificates: [{cert: c, key: k}]\nplugins: [SECRET]\n"),
+        (&json, "{\"_format_version\": \"3.0\",\n\n\"certificates\": \"SECRET\"}"),
+        (
+            &json,
+            "{\"_format_version\": \"3.0\",\n\n\"certificates\": [{\"cert\": \"c\", \"key\": \"SECRET\"}",
+        ),
+    ] {
+        std::fs::write(path, text).unwrap();
+        let error = load(path).unwrap_err().to_string();
+        assert!(error.contains("kong.") && error.contains("line 3"), "{error}");
+        assert!(!error.contains("SECRET"), "{error}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use kong_entities::{Watched, watch};
+use kong_entities::{Origin, Watched, follow_file, watch};
 
 const EVERY: Duration = Duration::from_millis(5);
 
@@ -56,4 +56,25 @@ async fn the_first_version_must_be_good() {
     let path = dir.path().join("kong.yml");
     std::fs::write(&path, "").unwrap();
     assert!(watch(&path, EVERY).unwrap_err().to_string().contains("empty"));
+}
+
+#[tokio::test]
+async fn how_the_file_fares_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kong.yml");
+    write(&path, "first");
+    let mut followed = follow_file(&path, EVERY).unwrap();
+    {
+        let status = followed.status.borrow();
+        assert_eq!((status.origin, status.generation, status.failures), (Origin::DeclarativeFile, 1, 0));
+        assert!(status.age().is_some() && status.last_error.is_none());
+    }
+    std::fs::write(&path, "plugins: [").unwrap();
+    let status = followed.status.wait_for(|status| status.failures == 1).await.unwrap().clone();
+    assert!(status.last_error.unwrap().contains("kong.yml") && status.generation == 1);
+
+    write(&path, "second");
+    let status = followed.status.wait_for(|status| status.generation == 2).await.unwrap().clone();
+    assert_eq!(status.last_error, None);
+    until_known(&mut followed.entities, "second").await;
 }

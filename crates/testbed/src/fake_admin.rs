@@ -167,16 +167,13 @@ pub fn kong_with(consumers: &[Json], seen: &Seen) -> Reply {
     if seen.target.len() > 8000 {
         return Reply::Answer(414, "text/html; charset=UTF-8", "<html>".into());
     }
-    let (path, query) = seen.target.split_once('?').unwrap_or((&seen.target, ""));
-    let parameter = |name: &str| {
-        query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(decoded)
-    };
+    let path = seen.target.split('?').next().unwrap();
     match path.split('/').skip(1).collect::<Vec<_>>()[..] {
         ["ca_certificates", id] => match decoded(id).as_str() {
             CA_ID => ok(json!({"id": CA_ID, "cert": "PEM", "cert_digest": "00", "tags": null})),
             _ => not_found(),
         },
-        ["consumers"] | ["consumers", ""] => match parameter("custom_id") {
+        ["consumers"] | ["consumers", ""] => match parameter(&seen.target, "custom_id") {
             Some(empty) if empty.is_empty() => {
                 let body = json!({"message": "custom_id must be an unempty string"});
                 Reply::Answer(400, JSON, body.to_string())
@@ -186,7 +183,7 @@ pub fn kong_with(consumers: &[Json], seen: &Seen) -> Reply {
                 "data": consumers.iter().filter(|consumer| consumer["custom_id"] == custom_id.as_str())
                     .map(whole).collect::<Vec<_>>(),
             })),
-            None => page(consumers, parameter("size"), parameter("offset")),
+            None => page("consumers", &consumers.iter().map(whole).collect::<Vec<_>>(), &seen.target),
         },
         ["consumers", key] => consumer(consumers, &decoded(key)),
         _ => not_found(),
@@ -200,17 +197,57 @@ fn consumer(consumers: &[Json], key: &str) -> Reply {
     consumers.iter().find(|consumer| consumer[field] == key).map_or_else(not_found, |found| ok(whole(found)))
 }
 
-/// An offset is opaque; here it is `+` and the position of the next entity.
-fn page(consumers: &[Json], size: Option<String>, offset: Option<String>) -> Reply {
-    let size = size.map_or(100, |size| size.parse::<usize>().unwrap());
-    let from = offset.map_or(0, |offset| offset.strip_prefix('+').unwrap().parse::<usize>().unwrap());
-    let to = consumers.len().min(from + size);
-    let data: Vec<_> = consumers[from..to].iter().map(whole).collect();
-    if to == consumers.len() {
+/// A Kong whose collections are these: `{"routes": [..], ..}`, each entity as the Admin API shows it. A certificate shows
+/// the names of its `snis` too. One without a database says that its configuration has this hash.
+pub fn kong_of(lists: &Json, configuration_hash: Option<&str>, seen: &Seen) -> Reply {
+    let path = seen.target.split('?').next().unwrap();
+    match path.trim_start_matches('/') {
+        "status" => {
+            let mut status = json!({"memory": {}, "server": {"total_requests": 1}});
+            match configuration_hash {
+                Some(hash) => status["configuration_hash"] = hash.into(),
+                None => status["database"] = json!({"reachable": true}),
+            }
+            ok(status)
+        }
+        "certificates" => {
+            let mut certificates = entities(lists, "certificates").to_vec();
+            for certificate in &mut certificates {
+                let named = entities(lists, "snis").iter();
+                let named = named.filter(|sni| sni["certificate"]["id"] == certificate["id"]);
+                certificate["snis"] = named.map(|sni| sni["name"].clone()).collect();
+            }
+            page("certificates", &certificates, &seen.target)
+        }
+        collection @ ("services" | "routes" | "plugins" | "ca_certificates" | "snis" | "consumers") => {
+            page(collection, entities(lists, collection), &seen.target)
+        }
+        _ => not_found(),
+    }
+}
+
+fn entities<'a>(lists: &'a Json, collection: &str) -> &'a [Json] {
+    lists[collection].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A page of a collection, as the target asks for. An offset is opaque; here it is `+` and the position of the next entity.
+fn page(collection: &str, entities: &[Json], target: &str) -> Reply {
+    let size = parameter(target, "size").map_or(100, |size| size.parse::<usize>().unwrap());
+    let from = parameter(target, "offset")
+        .map_or(0, |offset| offset.strip_prefix('+').unwrap().parse::<usize>().unwrap())
+        .min(entities.len());
+    let to = entities.len().min(from + size);
+    let data = &entities[from..to];
+    if to == entities.len() {
         return ok(json!({"data": data, "next": null}));
     }
     // `next` leaves out whatever prefix Kong is behind.
-    ok(json!({"data": data, "next": format!("/consumers?offset=%2B{to}"), "offset": format!("+{to}")}))
+    ok(json!({"data": data, "next": format!("/{collection}?offset=%2B{to}"), "offset": format!("+{to}")}))
+}
+
+fn parameter(target: &str, name: &str) -> Option<String> {
+    let (_, query) = target.split_once('?')?;
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(decoded)
 }
 
 /// With every field that Kong shows, `null` where there is nothing.
