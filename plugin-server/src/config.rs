@@ -220,7 +220,7 @@ fn check_header_name(name: &str) -> Result<(), String> {
         return Err(format!("{name:?} is no header name"));
     }
     if spells_any(name.as_bytes(), &HANDOFF) || spells_any(name.as_bytes(), &IDENTITY) {
-        return Err(format!("{name:?} says something else"));
+        return Err(format!("{name:?} is a header of the plugin's own with another meaning"));
     }
     Ok(())
 }

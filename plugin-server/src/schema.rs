@@ -1,6 +1,7 @@
 //! This knows what Kong is told about the plugin: its info for `-dump`, and the schema of its configuration
 //! (`kong-plugin-protocol.md`, "How Kong finds and runs the server"; `mtls-auth.md`, "Configuration").
 
+use client_cert::field::{CLIENT_CERT_CHAIN, CLIENT_CERT_PROOF, HANDOFF, IDENTITY};
 use serde_json::{Value, json};
 
 use crate::wire::protocol::Protocol;
@@ -72,8 +73,8 @@ pub(crate) fn plugin_info(protocol: Protocol) -> Value {
     })
 }
 
-/// The schema in the form of Kong's own plugins. [`crate::config::Config`] reads what passes it; a test holds the two
-/// together.
+/// The schema in the form of Kong's own plugins: whatever it can refuse is refused when the configuration is written.
+/// [`crate::config::Config`] reads what passes it, and refuses the rest; a test holds the two together.
 pub(crate) fn schema() -> Value {
     json!({
         "name": PLUGIN_NAME,
@@ -89,17 +90,72 @@ pub(crate) fn schema() -> Value {
             {"config": {"type": "record", "required": true, "fields": config_fields()}},
         ],
         "entity_checks": [
-            required_with_header_source("config.certificate_header_name"),
-            required_with_header_source("config.certificate_header_format"),
+            of_source(&["header"], "config.certificate_header_name", json!({"required": true})),
+            of_source(&["header"], "config.certificate_header_format", json!({"required": true})),
+            of_source(&["shim", "tls"], "config.certificate_header_name", json!({"eq": null})),
+            of_source(&["shim", "tls"], "config.certificate_header_format", json!({"eq": null})),
+            of_source(&["header", "tls"], "config.send_ca_dn", json!({"eq": false})),
+            {"distinct": [
+                "config.client_cert_header_name",
+                "config.client_serial_header_name",
+                "config.client_cert_issuer_dn_header_name",
+                "config.client_cert_subject_dn_header_name",
+                "config.client_cert_fingerprint_header_name",
+            ]},
         ],
     })
 }
 
-fn required_with_header_source(field: &str) -> Value {
+/// What a field must be with one of these sources.
+fn of_source(sources: &[&str], field: &str, must: Value) -> Value {
     json!({"conditional": {
-        "if_field": "config.certificate_source", "if_match": {"eq": "header"},
-        "then_field": field, "then_match": {"required": true},
+        "if_field": "config.certificate_source", "if_match": {"one_of": sources},
+        "then_field": field, "then_match": must,
     }})
+}
+
+/// A field for the name of a header by which the plugin says nothing else: one that may carry a certificate where
+/// `besides` are taken.
+fn header_name(besides: &[&str]) -> Value {
+    let taken = IDENTITY.iter().chain(besides).map(|name| {
+        json!({"pattern": in_any_spelling(name), "err": "it is a header of the plugin's own with another meaning"})
+    });
+    json!({
+        "type": "string",
+        "len_min": 1,
+        // A token of RFC 9110, section 5.6.2, as a pattern of Lua's.
+        "match": "^[%w!#%$%%&'%*%+%-%.%^_`|~]+$",
+        "match_none": taken.collect::<Vec<_>>(),
+    })
+}
+
+/// The same with a default.
+fn detail_header_name(default: &str) -> Value {
+    let mut field = header_name(&HANDOFF);
+    field["default"] = json!(default);
+    field
+}
+
+/// A pattern of Lua's for all that [`client_cert::field::spells`] a name.
+fn in_any_spelling(name: &str) -> String {
+    let letter = |char: char| match char {
+        '-' => "[-_]".to_owned(),
+        _ => format!("[{}{char}]", char.to_ascii_uppercase()),
+    };
+    format!("^{}$", name.chars().map(letter).collect::<String>())
+}
+
+/// A field for a CA: the id of an entity, or PEM.
+fn ca_certificate() -> Value {
+    let digits = |count| "%x".repeat(count);
+    let id = [8, 4, 4, 4, 12].map(digits).join("%-");
+    json!({
+        "type": "string",
+        "match_any": {
+            "patterns": [format!("^{id}$"), "%-%-%-%-%-BEGIN "],
+            "err": "expected the id of a CA certificate, or PEM",
+        },
+    })
 }
 
 fn config_fields() -> Value {
@@ -109,10 +165,11 @@ fn config_fields() -> Value {
             "description": "Where the client certificate comes from: the headers of tls-shim with its proof, a header of \
                             another TLS front, or Kong's own TLS listener.",
         }},
-        {"certificate_header_name": {
-            "type": "string", "len_min": 1,
-            "description": "With certificate_source header: the header that the front sets.",
-        }},
+        {"certificate_header_name": described(
+            // Our shim's own header may carry it, as RFC 9440 has it.
+            header_name(&[CLIENT_CERT_CHAIN, CLIENT_CERT_PROOF]),
+            "With certificate_source header: the header that the front sets.",
+        )},
         {"certificate_header_format": {
             "type": "string", "one_of": ["base64_encoded", "url_encoded"],
             "description": "With certificate_source header: DER in base64, or PEM percent-encoded.",
@@ -123,7 +180,7 @@ fn config_fields() -> Value {
         }},
         {"ca_certificates": {
             "type": "array", "required": true, "len_min": 1,
-            "elements": {"type": "string"},
+            "elements": ca_certificate(),
             "description": "The CAs that client certificates are verified against: ids of ca_certificates, or PEM.",
         }},
         {"consumer_by": {
@@ -137,7 +194,7 @@ fn config_fields() -> Value {
                 {"id": {"type": "string"}},
                 {"subject_name": {"type": "string", "required": true, "len_min": 1}},
                 {"consumer": {"type": "string", "required": true, "len_min": 1}},
-                {"ca_certificate": {"type": "string"}},
+                {"ca_certificate": ca_certificate()},
             ]},
             "description": "Manual mappings: a name in the certificate, and the consumer (id or username) that it is; \
                             with ca_certificate only for certificates that were issued under that CA.",
@@ -180,10 +237,15 @@ fn config_fields() -> Value {
             "type": "boolean", "required": true, "default": false,
             "description": "Tells the upstream about the certificate, in the five headers named here.",
         }},
-        {"client_cert_header_name": {"type": "string", "default": "X-Client-Cert"}},
-        {"client_serial_header_name": {"type": "string", "default": "X-Client-Cert-Serial"}},
-        {"client_cert_issuer_dn_header_name": {"type": "string", "default": "X-Client-Cert-Issuer-DN"}},
-        {"client_cert_subject_dn_header_name": {"type": "string", "default": "X-Client-Cert-Subject-DN"}},
-        {"client_cert_fingerprint_header_name": {"type": "string", "default": "X-Client-Cert-Fingerprint"}},
+        {"client_cert_header_name": detail_header_name("X-Client-Cert")},
+        {"client_serial_header_name": detail_header_name("X-Client-Cert-Serial")},
+        {"client_cert_issuer_dn_header_name": detail_header_name("X-Client-Cert-Issuer-DN")},
+        {"client_cert_subject_dn_header_name": detail_header_name("X-Client-Cert-Subject-DN")},
+        {"client_cert_fingerprint_header_name": detail_header_name("X-Client-Cert-Fingerprint")},
     ])
+}
+
+fn described(mut field: Value, description: &str) -> Value {
+    field["description"] = json!(description);
+    field
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kong_entities::CaCertificate;
 use openssl::x509::X509;
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -64,7 +64,11 @@ impl Trust {
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("not PEM: {error}"))?;
+        .map_err(|error| match error {
+            // Its own text shows the marker as a list of numbers.
+            pem::Error::MissingSectionEnd { .. } => "not PEM: an END line is missing".into(),
+            error => format!("not PEM: {error}"),
+        })?;
     if certificates.is_empty() {
         return Err("no certificate in the PEM text".into());
     }

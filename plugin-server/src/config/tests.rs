@@ -113,8 +113,8 @@ fn a_wrong_field_is_named() {
             with("client_serial_header_name", json!("")),
             "config.client_serial_header_name: \"\" is no header name",
         ),
-        (with("client_cert_header_name", json!("X_Consumer_ID")), "says something else"),
-        (with("client_cert_header_name", json!("Client-Cert")), "says something else"),
+        (with("client_cert_header_name", json!("X_Consumer_ID")), "is a header of the plugin's own"),
+        (with("client_cert_header_name", json!("Client-Cert")), "is a header of the plugin's own"),
         (json!([1]), "config: not a JSON object"),
     ] {
         let problem = read(config.clone()).unwrap_err();
@@ -138,7 +138,7 @@ fn a_header_source_needs_a_name_and_a_format() {
         ),
         (
             json!({"certificate_header_name": "x_consumer_id", "certificate_header_format": "url_encoded"}),
-            "says something",
+            "is a header of the plugin's own",
         ),
         (
             json!({"certificate_header_name": "X-A", "certificate_header_format": "pem"}),
