@@ -9,13 +9,12 @@ use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper_util::client::legacy;
 
 use crate::authority;
 use crate::body::{Answer, Outgoing};
 use crate::handoff::HandOff;
 use crate::headers::{self, Way};
-use crate::upstream::Upstream;
+use crate::upstream::{SendError, Upstream};
 
 /// What Kong says where its own upstream fails.
 const BAD_GATEWAY: &str = "An invalid response was received from the upstream server";
@@ -82,12 +81,13 @@ fn answer(status: StatusCode, message: &str) -> Response<Answer> {
     response
 }
 
-fn log_failure(error: &legacy::Error) {
-    let cause = error.source();
-    let reason = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {}", innermost(cause)));
+fn log_failure(error: &SendError) {
+    let reason = match error.source() {
+        Some(cause) => format!("{error}: {}", innermost(cause)),
+        None => error.to_string(),
+    };
     // A client that leaves while it sends a body is no fault of Kong's.
-    let by_client =
-        cause.and_then(|cause| cause.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_user);
+    let by_client = matches!(error, SendError::Http(error) if error.is_user());
     if by_client {
         tracing::debug!(reason, "a client left in the middle of a request");
     } else {

@@ -1,36 +1,37 @@
-//! This knows Kong's side: a pool of HTTP/1.1 connections to its proxy listener.
+//! This knows Kong's side: a request goes to it on a connection that was kept, or on a new one.
 
-use http::uri::{Authority, PathAndQuery, Scheme};
+use std::sync::Arc;
+
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::client::conn::http1;
 
 use crate::body::Outgoing;
+use crate::dial::{Dial, DialError};
+use crate::kept::Kept;
 use crate::limits;
 
 /// The way to Kong.
 pub(crate) struct Upstream {
-    authority: Authority,
-    client: Client<HttpConnector, Outgoing>,
+    dial: Dial,
+    kept: Arc<Kept>,
+}
+
+/// Why Kong gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The connection broke, or what came over it is not HTTP.
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
 }
 
 impl Upstream {
-    /// Prepares a pool; no connection is made yet.
+    /// No connection is made yet.
     pub(crate) fn new(authority: Authority) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(limits::CONNECT));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(limits::UPSTREAM_IDLE)
-            .pool_max_idle_per_host(limits::UPSTREAM_IDLE_CONNECTIONS)
-            .http1_max_headers(limits::HEADER_FIELDS)
-            // The request has the client's host.
-            .set_host(false)
-            .build(connector);
-        Self { authority, client }
+        Self { dial: Dial::new(authority), kept: Arc::default() }
     }
 
     /// Sends a request. The answer comes as soon as its header is there, the body may still be on its way in both
@@ -39,23 +40,48 @@ impl Upstream {
     /// A request is sent again only where none of it had been written to a kept connection that Kong had closed.
     ///
     /// # Errors
-    /// Kong cannot be reached, or what it says is not HTTP.
+    /// See [`SendError`].
     pub(crate) async fn send(
         &self,
         method: Method,
         target: PathAndQuery,
         headers: HeaderMap,
         body: Outgoing,
-    ) -> Result<Response<Incoming>, Error> {
-        let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Some(self.authority.clone());
-        uri.path_and_query = Some(target);
+    ) -> Result<Response<Incoming>, SendError> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = Uri::from_parts(uri).expect("scheme, authority and path are a URI");
+        *request.uri_mut() = Uri::from(target);
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = headers;
-        self.client.request(request).await
+        loop {
+            let kept = self.kept.take();
+            let is_kept = kept.is_some();
+            let mut sender = match kept {
+                Some(sender) => sender,
+                None => self.open().await?,
+            };
+            match sender.try_send_request(request).await {
+                Ok(response) => {
+                    self.kept.put(sender);
+                    return Ok(response);
+                }
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if is_kept => request = unsent,
+                    _ => return Err(error.into_error().into()),
+                },
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<http1::SendRequest<Outgoing>, SendError> {
+        let stream = self.dial.connect().await?;
+        let (sender, connection) =
+            http1::Builder::new().max_headers(limits::HEADER_FIELDS).handshake(stream).await?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to Kong broke");
+            }
+        });
+        Ok(sender)
     }
 }
