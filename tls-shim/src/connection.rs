@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,7 +13,6 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -64,12 +63,14 @@ pub(crate) async fn serve(
         // Never on without it: the client would pass for one that has no certificate.
         Err(error) => return tracing::warn!(%peer, %error, "closed a connection"),
     };
-    let client = Arc::new(Client { way: Way { client: peer.ip(), port }, hand_off });
+    let way = Way { client: peer.ip(), port };
+    let client = Arc::new(Client { way, hand_off, tunnel: Mutex::default() });
 
     let activity = Arc::new(Activity::default());
     let running = Arc::clone(&activity);
+    let asking = Arc::clone(&client);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (client, shim, running) = (Arc::clone(&client), Arc::clone(&shim), running.begin());
+        let (client, shim, running) = (Arc::clone(&asking), Arc::clone(&shim), running.begin());
         async move {
             let answer = proxy(request, &client, &shim.upstream).await;
             Ok::<_, Infallible>(answer.map(|body| Counted { body, _running: running }))
@@ -77,34 +78,49 @@ pub(crate) async fn serve(
     });
     let io = TokioIo::new(stream);
     let served = if http2 {
-        talk(http2_builder().serve_connection(io, service), &activity, &drain).await
+        let connection = http2_builder().serve_connection(io, service);
+        talk(connection, http2::Connection::graceful_shutdown, &activity, &drain).await
     } else {
-        talk(http1_builder().serve_connection(io, service), &activity, &drain).await
+        let connection = http1_builder().serve_connection(io, service).with_upgrades();
+        talk(connection, http1::UpgradeableConnection::graceful_shutdown, &activity, &drain).await
     };
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "a connection broke");
     }
+    if let Some(tunnel) = client.take_tunnel() {
+        // It has no end of its own that `drain` could ask for: whoever drains cuts it off.
+        match tunnel.run(limits::TUNNEL_IDLE).await {
+            Ok(()) => tracing::debug!(%peer, "a WebSocket ended"),
+            Err(error) => tracing::debug!(%peer, %error, "a WebSocket broke"),
+        }
+    }
 }
 
-/// Drives a connection to its end, which is asked for by `drain` or by a client that sends no request for too long.
-async fn talk<C>(connection: C, activity: &Activity, drain: &CancellationToken) -> Result<(), C::Error>
+/// Drives a connection to its end, which is asked for (`leave`) by `drain` or by a client that sends no request for too
+/// long.
+async fn talk<C>(
+    connection: C,
+    leave: fn(Pin<&mut C>),
+    activity: &Activity,
+    drain: &CancellationToken,
+) -> hyper::Result<()>
 where
-    C: GracefulConnection,
+    C: Future<Output = hyper::Result<()>>,
 {
     let mut connection = pin!(connection);
     tokio::select! {
-        ended = connection.as_mut() => return ended.map(drop),
+        ended = connection.as_mut() => return ended,
         () = drain.cancelled() => {
-            connection.as_mut().graceful_shutdown();
+            leave(connection.as_mut());
             // Whoever drains sets the limit.
-            return connection.await.map(drop);
+            return connection.await;
         }
-        () = activity.idle(limits::IDLE) => connection.as_mut().graceful_shutdown(),
+        () = activity.idle(limits::IDLE) => leave(connection.as_mut()),
     }
     // A request that came just now still gets its answer, if that is quick: no client may rely on a connection that was
     // idle for so long.
     tokio::select! {
-        ended = connection.as_mut() => ended.map(drop),
+        ended = connection.as_mut() => ended,
         () = sleep(limits::LEAVE) => Ok(()),
     }
 }

@@ -12,6 +12,8 @@ use http::header::{
 use http::{HeaderMap, header};
 
 use crate::handoff::Values;
+use crate::list::{lists, tokens};
+use crate::websocket;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -61,6 +63,15 @@ pub(crate) enum Length {
     Unknown,
 }
 
+/// How a request goes on to Kong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Onward {
+    /// As a message of HTTP/1.1.
+    Http1,
+    /// As a handshake, after which there are no more messages.
+    WebSocket,
+}
+
 /// Turns the header of a client's request into that of the request to Kong.
 pub(crate) fn to_kong(
     headers: &mut HeaderMap,
@@ -68,6 +79,7 @@ pub(crate) fn to_kong(
     length: Length,
     way: Way,
     hand_off: Option<Values>,
+    onward: Onward,
 ) {
     let said_empty = headers.contains_key(CONTENT_LENGTH);
     let takes_trailers = lists(headers, &TE, "trailers");
@@ -93,9 +105,13 @@ pub(crate) fn to_kong(
         Length::Known(bytes) => drop(headers.insert(CONTENT_LENGTH, bytes.into())),
         Length::Unknown => drop(headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
     }
-    if takes_trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    match onward {
+        Onward::WebSocket => websocket::say(headers),
+        Onward::Http1 if takes_trailers => {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+            headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+        Onward::Http1 => {}
     }
 
     let client = text(way.client.to_canonical().to_string());
@@ -141,19 +157,6 @@ fn remove_all(headers: &mut HeaderMap, unwanted: impl Fn(&[u8]) -> bool) {
     for name in names {
         headers.remove(name);
     }
-}
-
-/// The members of a field that is a list (RFC 9110, section 5.6.1).
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    headers
-        .get_all(name)
-        .into_iter()
-        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .map(<[u8]>::trim_ascii)
-}
-
-fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
-    tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
 /// What the client said of `X-Forwarded-For` in however many fields, and then its own address.
@@ -205,7 +208,7 @@ mod tests {
 
     fn sent(fields: &[(&str, &str)], hand_off: Option<Values>) -> HeaderMap {
         let mut headers = map(fields);
-        to_kong(&mut headers, HeaderValue::from_static("a.example"), Length::None, WAY, hand_off);
+        to_kong(&mut headers, HeaderValue::from_static("a.example"), Length::None, WAY, hand_off, Onward::Http1);
         headers
     }
 
@@ -260,7 +263,7 @@ mod tests {
                    x-forwarded-proto, content-length, close";
         let mut headers = map(&[("connection", all), ("connection", "client_cert"), ("content-length", "3")]);
         let host = HeaderValue::from_static("a.example");
-        to_kong(&mut headers, host, Length::Known(3), WAY, Some(values()));
+        to_kong(&mut headers, host, Length::Known(3), WAY, Some(values()), Onward::Http1);
         let mut expected = sent(&[], Some(values()));
         expected.insert(CONTENT_LENGTH, 3.into());
         assert_eq!(headers, expected);
@@ -309,7 +312,7 @@ mod tests {
             (vec![], Length::Unknown, vec![("transfer-encoding", "chunked")]),
         ] {
             let mut headers = map(&said);
-            to_kong(&mut headers, HeaderValue::from_static("a.example"), length, WAY, None);
+            to_kong(&mut headers, HeaderValue::from_static("a.example"), length, WAY, None, Onward::Http1);
             for (name, _) in SET {
                 headers.remove(name);
             }
@@ -341,7 +344,7 @@ mod tests {
             [("A.Example:8443", "a.example"), ("a", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")]
         {
             let mut headers = HeaderMap::new();
-            to_kong(&mut headers, HeaderValue::from_static(host), Length::None, WAY, None);
+            to_kong(&mut headers, HeaderValue::from_static(host), Length::None, WAY, None, Onward::Http1);
             assert_eq!(
                 (headers[HOST].to_str().unwrap(), &headers[X_FORWARDED_HOST]),
                 (host, &text(forwarded.into()))

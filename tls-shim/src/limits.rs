@@ -12,6 +12,10 @@ pub(crate) const HEADER: Duration = Duration::from_secs(60);
 /// How long a connection may carry no request.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
 
+/// How long a WebSocket may be without a byte from either side. Kong ends it sooner, by the `read_timeout` of its service
+/// (60 s unless set), so this counts only where that is set to more.
+pub(crate) const TUNNEL_IDLE: Duration = Duration::from_secs(60 * 60);
+
 /// How long a client may take over leaving once it was told that the connection ends because it was idle.
 pub(crate) const LEAVE: Duration = Duration::from_secs(5);
 

@@ -14,6 +14,7 @@ mod handoff;
 mod headers;
 mod kept;
 mod limits;
+mod list;
 mod listen;
 mod log;
 mod proxy;
@@ -22,7 +23,9 @@ mod sni;
 mod stall;
 mod start;
 mod tls;
+mod tunnel;
 mod upstream;
+mod websocket;
 
 use std::path::Path;
 use std::process::ExitCode;

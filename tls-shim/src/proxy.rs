@@ -1,6 +1,7 @@
 //! This knows the way of a request: from a client's connection to Kong and back.
 
 use std::error::Error;
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -9,12 +10,15 @@ use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
+use hyper::upgrade;
 
 use crate::authority;
 use crate::body::{Answer, Outgoing};
 use crate::handoff::HandOff;
-use crate::headers::{self, Way};
+use crate::headers::{self, Onward, Way};
+use crate::tunnel::Tunnel;
 use crate::upstream::{SendError, Upstream};
+use crate::websocket;
 
 /// What Kong says where its own upstream fails.
 const BAD_GATEWAY: &str = "An invalid response was received from the upstream server";
@@ -25,14 +29,24 @@ pub(crate) struct Client {
     pub(crate) way: Way,
     /// The certificate of the client; none where it was not asked or had none.
     pub(crate) hand_off: Option<HandOff>,
+    /// What the connection goes on as, once a request has made it a WebSocket.
+    pub(crate) tunnel: Mutex<Option<Tunnel>>,
+}
+
+impl Client {
+    /// What the connection goes on as after its last answer, if it does.
+    pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {
+        self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// Sends a request to Kong and gives its answer, or one of the shim's own.
 pub(crate) async fn proxy(
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     client: &Client,
     upstream: &Upstream,
 ) -> Response<Answer> {
+    let theirs = upgrade::on(&mut request);
     let (mut request, body) = request.into_parts();
     let host = match authority::host(&request) {
         Ok(host) => host,
@@ -42,33 +56,38 @@ pub(crate) async fn proxy(
         }
     };
     let target = request.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let onward = if websocket::is_asked_for(&request) { Onward::WebSocket } else { Onward::Http1 };
     let body = Outgoing(body);
     let hand_off = client.hand_off.as_ref().map(|hand_off| hand_off.values(SystemTime::now()));
-    headers::to_kong(&mut request.headers, host, body.length(), client.way, hand_off);
+    headers::to_kong(&mut request.headers, host, body.length(), client.way, hand_off, onward);
 
-    match upstream.send(request.method.clone(), target, request.headers, body).await {
-        // The shim asks for no other protocol.
-        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            tracing::warn!("Kong switched to a protocol that nobody asked for");
-            answer(StatusCode::BAD_GATEWAY, BAD_GATEWAY)
-        }
-        Ok(mut response) => {
-            tracing::debug!(
-                method = %request.method,
-                path = request.uri.path(),
-                client = %client.way.client,
-                certificate = client.hand_off.is_some(),
-                status = response.status().as_u16(),
-                "passed a request"
-            );
-            headers::to_client(response.headers_mut());
-            response.map(Either::Left)
-        }
+    let mut response = match upstream.send(request.method.clone(), target, request.headers, body).await {
+        Ok(response) => response,
         Err(error) => {
             log_failure(&error);
-            answer(StatusCode::BAD_GATEWAY, BAD_GATEWAY)
+            return answer(StatusCode::BAD_GATEWAY, BAD_GATEWAY);
         }
+    };
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switches && !(onward == Onward::WebSocket && websocket::is_agreed_to(response.headers())) {
+        tracing::warn!("Kong switched to a protocol that nobody asked for");
+        return answer(StatusCode::BAD_GATEWAY, BAD_GATEWAY);
     }
+    tracing::debug!(
+        method = %request.method,
+        path = request.uri.path(),
+        client = %client.way.client,
+        certificate = client.hand_off.is_some(),
+        status = response.status().as_u16(),
+        "passed a request"
+    );
+    headers::to_client(response.headers_mut());
+    if switches {
+        websocket::say(response.headers_mut());
+        let tunnel = Tunnel { client: theirs, kong: upgrade::on(&mut response) };
+        *client.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
+    }
+    response.map(Either::Left)
 }
 
 /// A short answer of the shim's own, in the form of Kong's.

@@ -78,7 +78,7 @@ impl Upstream {
         let (sender, connection) =
             http1::Builder::new().max_headers(limits::HEADER_FIELDS).handshake(stream).await?;
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "a connection to Kong broke");
             }
         });

@@ -291,18 +291,6 @@ fn old_requests_are_passed_on_as_new_ones() {
     assert_eq!(rig.upstream.requests()[1].values("host"), ["a.example"]);
 }
 
-#[test]
-fn nobody_upgrades() {
-    let rig = Rig::new(ONE_ROUTE);
-    let answer = exchange(
-        &rig,
-        "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n",
-    );
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    let request = rig.upstream.wait_for("/ws");
-    assert!(request.values("upgrade").is_empty() && request.values("connection").is_empty(), "{request:?}");
-}
-
 #[tokio::test]
 async fn requests_that_are_not_clear_are_refused_over_http2() {
     let rig = Rig::new(ONE_ROUTE);

@@ -3,7 +3,8 @@
 //! It is OpenSSL's, so it can name any server and force a version. It trusts every server.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use openssl::ec::EcKey;
 use openssl::pkey::{PKey, Private};
@@ -110,6 +111,17 @@ impl TlsConnection {
     /// Whether the server sent a CertificateRequest.
     pub fn asked(&self) -> bool {
         self.asked
+    }
+
+    /// Says that nothing more is sent; the other side may still send.
+    pub fn end(&mut self) {
+        self.stream.shutdown().expect("close_notify");
+        self.stream.get_ref().stream.shutdown(Shutdown::Write).expect("a connection");
+    }
+
+    /// Lets a write fail that does not go on for a second, in place of waiting for ever.
+    pub fn limit_writes(&self) {
+        self.stream.get_ref().stream.set_write_timeout(Some(Duration::from_secs(1))).expect("a limit");
     }
 
     /// Sends bytes and reads until the server ends the connection.

@@ -7,6 +7,7 @@
 //! | `/trailers` | a chunked body and the trailer `X-Sum: 1` |
 //! | `/hold` | as any other, once [`Upstream::release`] is called |
 //! | `/early` | 401, before the body of the request is read |
+//! | `/tunnel` | 101 to `websocket`; then all that comes comes back, and at its end `bye` |
 //! | `/close` | none: the connection is closed |
 //! | any other | JSON: `method`, `path`, `headers` as pairs in the order and spelling of the wire, `body` with `length`, `sha256` and `trailers` |
 
@@ -149,6 +150,10 @@ fn request(reader: &mut BufReader<&TcpStream>, mut stream: &TcpStream, seen: &Ar
     let mut body = Body::of(&head);
     match head.path.as_str() {
         "/close" => return Ok(false),
+        "/tunnel" => {
+            tunnel(reader, stream)?;
+            return Ok(false);
+        }
         path if path.starts_with("/echo") => {
             stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
             while let Some(part) = body.read(reader)? {
@@ -196,6 +201,20 @@ fn request(reader: &mut BufReader<&TcpStream>, mut stream: &TcpStream, seen: &Ar
         write!(stream, "{head}\r\nContent-Length: {length}\r\n\r\n{answer}")?;
     }
     Ok(true)
+}
+
+/// Agrees to become a WebSocket, whoever asks, and echoes bytes; what they mean is no matter here.
+fn tunnel(reader: &mut BufReader<&TcpStream>, mut stream: &TcpStream) -> io::Result<()> {
+    let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n";
+    write!(stream, "{head}Sec-WebSocket-Accept: accepted\r\n\r\n")?;
+    loop {
+        let part = reader.fill_buf()?.to_vec();
+        if part.is_empty() {
+            return stream.write_all(b"bye");
+        }
+        stream.write_all(&part)?;
+        reader.consume(part.len());
+    }
 }
 
 const CHUNK: usize = 16 * 1024;
