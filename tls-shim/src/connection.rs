@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use crate::limits;
 use crate::proxy::{Client, proxy};
 use crate::stall::Stall;
 use crate::tls::{Handshake, Tls};
+use crate::tunnel::After;
 use crate::upstream::Upstream;
 
 /// What all connections share.
@@ -64,7 +65,7 @@ pub(crate) async fn serve(
         Err(error) => return tracing::warn!(%peer, %error, "closed a connection"),
     };
     let way = Way { client: peer.ip(), port };
-    let client = Arc::new(Client { way, hand_off, tunnel: Mutex::default() });
+    let client = Arc::new(Client { way, hand_off, after: After::default() });
 
     let activity = Arc::new(Activity::default());
     let running = Arc::clone(&activity);
@@ -87,12 +88,10 @@ pub(crate) async fn serve(
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "a connection broke");
     }
-    if let Some(tunnel) = client.take_tunnel() {
-        // It has no end of its own that `drain` could ask for: whoever drains cuts it off.
-        match tunnel.run(limits::TUNNEL_IDLE).await {
-            Ok(()) => tracing::debug!(%peer, "a WebSocket ended"),
-            Err(error) => tracing::debug!(%peer, %error, "a WebSocket broke"),
-        }
+    // A tunnel has no end of its own that `drain` could ask for: whoever drains cuts it off.
+    match client.after.run(limits::TUNNEL_IDLE).await {
+        Ok(()) => tracing::debug!(%peer, "a connection ended"),
+        Err(error) => tracing::debug!(%peer, %error, "a tunnel broke"),
     }
 }
 

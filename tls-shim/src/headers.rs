@@ -208,7 +208,14 @@ mod tests {
 
     fn sent(fields: &[(&str, &str)], hand_off: Option<Values>) -> HeaderMap {
         let mut headers = map(fields);
-        to_kong(&mut headers, HeaderValue::from_static("a.example"), Length::None, WAY, hand_off, Onward::Http1);
+        to_kong(
+            &mut headers,
+            HeaderValue::from_static("a.example"),
+            Length::None,
+            WAY,
+            hand_off,
+            Onward::Http1,
+        );
         headers
     }
 

@@ -1,11 +1,10 @@
 //! This knows the way of a request: from a client's connection to Kong and back.
 
 use std::error::Error;
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Full};
@@ -16,7 +15,7 @@ use crate::authority;
 use crate::body::{Answer, Outgoing};
 use crate::handoff::HandOff;
 use crate::headers::{self, Onward, Way};
-use crate::tunnel::Tunnel;
+use crate::tunnel::After;
 use crate::upstream::{SendError, Upstream};
 use crate::websocket;
 
@@ -29,15 +28,8 @@ pub(crate) struct Client {
     pub(crate) way: Way,
     /// The certificate of the client; none where it was not asked or had none.
     pub(crate) hand_off: Option<HandOff>,
-    /// What the connection goes on as, once a request has made it a WebSocket.
-    pub(crate) tunnel: Mutex<Option<Tunnel>>,
-}
-
-impl Client {
-    /// What the connection goes on as after its last answer, if it does.
-    pub(crate) fn take_tunnel(&self) -> Option<Tunnel> {
-        self.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
+    /// What its connection becomes.
+    pub(crate) after: After,
 }
 
 /// Sends a request to Kong and gives its answer, or one of the shim's own.
@@ -46,7 +38,9 @@ pub(crate) async fn proxy(
     client: &Client,
     upstream: &Upstream,
 ) -> Response<Answer> {
-    let theirs = upgrade::on(&mut request);
+    if request.headers().contains_key(UPGRADE) {
+        client.after.asked(upgrade::on(&mut request));
+    }
     let (mut request, body) = request.into_parts();
     let host = match authority::host(&request) {
         Ok(host) => host,
@@ -84,8 +78,7 @@ pub(crate) async fn proxy(
     headers::to_client(response.headers_mut());
     if switches {
         websocket::say(response.headers_mut());
-        let tunnel = Tunnel { client: theirs, kong: upgrade::on(&mut response) };
-        *client.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(tunnel);
+        client.after.agreed(upgrade::on(&mut response));
     }
     response.map(Either::Left)
 }

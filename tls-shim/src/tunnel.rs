@@ -2,19 +2,23 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional};
 use tokio::time::{Instant, sleep_until};
 
-/// Both ends of a connection that both sides have agreed to take for something else than HTTP from here on.
-pub(crate) struct Tunnel {
-    pub(crate) client: OnUpgrade,
-    pub(crate) kong: OnUpgrade,
+/// What becomes of a client's connection after its last message.
+#[derive(Default)]
+pub(crate) struct After(Mutex<Ends>);
+
+#[derive(Default)]
+struct Ends {
+    client: Option<OnUpgrade>,
+    kong: Option<OnUpgrade>,
 }
 
 /// Why a tunnel broke.
@@ -31,14 +35,42 @@ pub(crate) enum TunnelError {
     Idle(Duration),
 }
 
-impl Tunnel {
-    /// Passes bytes until both sides have said that they end.
+impl After {
+    /// A request has named a protocol to switch to.
+    pub(crate) fn asked(&self, client: OnUpgrade) {
+        *self.ends() = Ends { client: Some(client), kong: None };
+    }
+
+    /// Kong has agreed to it.
+    pub(crate) fn agreed(&self, kong: OnUpgrade) {
+        self.ends().kong = Some(kong);
+    }
+
+    /// Passes bytes until both sides have said that they end; where nothing was agreed to, says to the client that there
+    /// is nothing more to come.
     ///
     /// # Errors
     /// See [`TunnelError`].
-    pub(crate) async fn run(self, idle: Duration) -> Result<(), TunnelError> {
-        let (client, kong) = (self.client.await?, self.kong.await?);
-        pass(TokioIo::new(client), TokioIo::new(kong), idle).await
+    pub(crate) async fn run(&self, idle: Duration) -> Result<(), TunnelError> {
+        let Ends { client, kong } = std::mem::take(&mut *self.ends());
+        match (client, kong) {
+            (Some(client), Some(kong)) => {
+                let (client, kong) = (client.await?, kong.await?);
+                pass(TokioIo::new(client), TokioIo::new(kong), idle).await
+            }
+            // hyper leaves such a connection to us without its end. A client must be able to tell an end from a cut
+            // (close_notify; RFC 8446, section 6.1).
+            (Some(client), None) => match client.await {
+                Ok(client) => Ok(TokioIo::new(client).shutdown().await?),
+                // It has ended in another way.
+                Err(_) => Ok(()),
+            },
+            (None, _) => Ok(()),
+        }
+    }
+
+    fn ends(&self) -> MutexGuard<'_, Ends> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -115,7 +147,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::io::{AsyncReadExt, duplex};
     use tokio::time::sleep;
 
     const LIMIT: Duration = Duration::from_secs(60);

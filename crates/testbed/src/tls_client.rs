@@ -9,7 +9,8 @@ use std::time::Duration;
 use openssl::ec::EcKey;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::{
-    HandshakeError, Ssl, SslContext, SslContextBuilder, SslMethod, SslStream, SslVerifyMode, SslVersion,
+    HandshakeError, ShutdownState, Ssl, SslContext, SslContextBuilder, SslMethod, SslStream, SslVerifyMode,
+    SslVersion,
 };
 use openssl::x509::X509;
 
@@ -117,6 +118,11 @@ impl TlsConnection {
     pub fn end(&mut self) {
         self.stream.shutdown().expect("close_notify");
         self.stream.get_ref().stream.shutdown(Shutdown::Write).expect("a connection");
+    }
+
+    /// Whether the other side has said that it sends nothing more, rather than just gone.
+    pub fn has_ended(&mut self) -> bool {
+        self.stream.get_shutdown().contains(ShutdownState::RECEIVED)
     }
 
     /// Lets a write fail that does not go on for a second, in place of waiting for ever.
