@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Activity, Running};
-use crate::body::Answer;
+use crate::answer::Answer;
 use crate::handoff::HandOff;
 use crate::headers::Way;
 use crate::limits;

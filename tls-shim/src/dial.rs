@@ -1,6 +1,7 @@
 //! This knows how a connection to Kong's proxy listener is made.
 
 use std::io;
+use std::sync::Arc;
 
 use http::Uri;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -11,6 +12,9 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 
 use crate::limits;
+
+/// The server name by which connections to Kong are told apart; none where it is of no matter to Kong.
+pub(crate) type Sni = Option<Arc<str>>;
 
 /// The way to one listener of Kong's.
 pub(crate) struct Dial {

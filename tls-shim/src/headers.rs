@@ -70,6 +70,8 @@ pub(crate) enum Onward {
     Http1,
     /// As a handshake, after which there are no more messages.
     WebSocket,
+    /// As a message of HTTP/2.
+    Http2,
 }
 
 /// Turns the header of a client's request into that of the request to Kong.
@@ -103,6 +105,7 @@ pub(crate) fn to_kong(
         Length::None if said_empty => drop(headers.insert(CONTENT_LENGTH, 0.into())),
         Length::None => {}
         Length::Known(bytes) => drop(headers.insert(CONTENT_LENGTH, bytes.into())),
+        Length::Unknown if onward == Onward::Http2 => {}
         Length::Unknown => drop(headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
     }
     match onward {
@@ -111,7 +114,8 @@ pub(crate) fn to_kong(
             headers.insert(TE, HeaderValue::from_static("trailers"));
             headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
-        Onward::Http1 => {}
+        Onward::Http2 if takes_trailers => drop(headers.insert(TE, HeaderValue::from_static("trailers"))),
+        Onward::Http1 | Onward::Http2 => {}
     }
 
     let client = text(way.client.to_canonical().to_string());
@@ -302,6 +306,16 @@ mod tests {
         assert_eq!(pairs(&headers), expected);
         let headers = sent(&[("te", "gzip;q=0.5, Trailers")], None);
         assert_eq!((headers[TE].as_bytes(), headers[CONNECTION].as_bytes()), (&b"trailers"[..], &b"te"[..]));
+    }
+
+    #[test]
+    fn what_is_about_an_http1_connection_is_not_said_over_http2() {
+        let mut headers = map(&[("te", "trailers"), ("connection", "x-hop"), ("x-hop", "1")]);
+        let host = HeaderValue::from_static("a.example");
+        to_kong(&mut headers, host, Length::Unknown, WAY, Some(values()), Onward::Http2);
+        let mut expected = sent(&[], Some(values()));
+        expected.insert(TE, HeaderValue::from_static("trailers"));
+        assert_eq!(headers, expected);
     }
 
     #[test]

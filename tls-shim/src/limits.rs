@@ -32,8 +32,18 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(5);
 /// none is closed under a request.
 pub(crate) const UPSTREAM_IDLE: Duration = Duration::from_secs(30);
 
-/// How many connections to Kong are kept without use.
+/// How many connections to Kong are kept without use, those of HTTP/2 aside.
 pub(crate) const UPSTREAM_IDLE_CONNECTIONS: usize = 1024;
+
+/// How often the connections to Kong that are of no use any more are looked for.
+pub(crate) const UPSTREAM_SWEEP: Duration = Duration::from_secs(5);
+
+/// How many requests a connection to Kong carries at a time where it speaks HTTP/2. nginx takes 128
+/// (`http2_max_concurrent_streams`), and a stream over that would wait for others to end, which they may never do.
+pub(crate) const UPSTREAM_STREAMS: usize = 100;
+
+/// The bytes of an answer over HTTP/2 that Kong may send before the client has taken them.
+pub(crate) const UPSTREAM_STREAM_WINDOW: u32 = 256 * 1024;
 
 /// For the requests that are running when the shim is told to end.
 pub(crate) const DRAIN: Duration = Duration::from_secs(30);

@@ -3,6 +3,7 @@
 //! This knows the order of things: command line, log, settings, what they name, listeners, serving, draining.
 
 mod activity;
+mod answer;
 mod authority;
 mod body;
 mod check;
@@ -10,6 +11,7 @@ mod cli;
 mod connection;
 mod dial;
 mod file;
+mod grpc;
 mod handoff;
 mod headers;
 mod kept;
@@ -17,6 +19,7 @@ mod limits;
 mod list;
 mod listen;
 mod log;
+mod multiplexed;
 mod proxy;
 mod settings;
 mod sni;

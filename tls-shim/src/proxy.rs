@@ -5,14 +5,16 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, UPGRADE};
-use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode};
-use http_body_util::{Either, Full};
+use http::uri::{Authority, PathAndQuery};
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::upgrade;
 
+use crate::answer::Answer;
 use crate::authority;
-use crate::body::{Answer, Outgoing};
+use crate::body::Outgoing;
+use crate::grpc;
 use crate::handoff::HandOff;
 use crate::headers::{self, Onward, Way};
 use crate::tunnel::After;
@@ -50,12 +52,28 @@ pub(crate) async fn proxy(
         }
     };
     let target = request.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let onward = if websocket::is_asked_for(&request) { Onward::WebSocket } else { Onward::Http1 };
+    // A host that is no authority cannot be said over HTTP/2; Kong answers it over HTTP/1.1.
+    let grpc =
+        (upstream.takes_grpc() && grpc::is(&request)).then(|| Authority::try_from(host.as_bytes()).ok());
+    let grpc = grpc.flatten();
+    let onward = match grpc {
+        Some(_) => Onward::Http2,
+        None if websocket::is_asked_for(&request) => Onward::WebSocket,
+        None => Onward::Http1,
+    };
     let body = Outgoing(body);
     let hand_off = client.hand_off.as_ref().map(|hand_off| hand_off.values(SystemTime::now()));
     headers::to_kong(&mut request.headers, host, body.length(), client.way, hand_off, onward);
 
-    let mut response = match upstream.send(request.method.clone(), target, request.headers, body).await {
+    let mut outgoing = Request::new(body);
+    *outgoing.method_mut() = request.method.clone();
+    *outgoing.uri_mut() = Uri::from(target);
+    *outgoing.headers_mut() = request.headers;
+    let answered = match grpc {
+        Some(host) => upstream.send_grpc(&None, host, outgoing).await,
+        None => upstream.send(&None, outgoing).await,
+    };
+    let mut response = match answered {
         Ok(response) => response,
         Err(error) => {
             log_failure(&error);
@@ -80,13 +98,13 @@ pub(crate) async fn proxy(
         websocket::say(response.headers_mut());
         client.after.agreed(upgrade::on(&mut response));
     }
-    response.map(Either::Left)
+    response
 }
 
 /// A short answer of the shim's own, in the form of Kong's.
 fn answer(status: StatusCode, message: &str) -> Response<Answer> {
     let body = format!("{{\"message\":\"{message}\"}}");
-    let mut response = Response::new(Either::Right(Full::new(Bytes::from(body))));
+    let mut response = Response::new(Answer::Own(Full::new(Bytes::from(body))));
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, json);

@@ -19,6 +19,9 @@ pub(crate) struct Settings {
     pub(crate) listen: Listen,
     /// Kong's proxy listener.
     pub(crate) upstream: Upstream,
+    /// Kong's proxy listener for gRPC, which speaks HTTP/2. Without it a request of gRPC goes on as any other.
+    #[serde(default)]
+    pub(crate) grpc_upstream: Option<Upstream>,
     /// Where Kong's configuration is read.
     pub(crate) kong: Kong,
     /// What the shim shows to clients.
@@ -168,6 +171,9 @@ proof_key_file: /usr/local/kong/mtls-auth.key
         assert_eq!(settings.listen.0, ["0.0.0.0:8443".parse().unwrap(), "[::1]:0".parse().unwrap()]);
         assert_eq!(settings.upstream.0, "127.0.0.1:8000");
         assert_eq!(settings.kong.poll_interval.0, Duration::from_secs(5));
+        assert!(settings.grpc_upstream.is_none());
+        let settings = Settings::parse(&format!("{GOOD}\ngrpc_upstream: http://127.0.0.1:9080")).unwrap();
+        assert_eq!(settings.grpc_upstream.unwrap().0, "127.0.0.1:9080");
         let settings = Settings::parse(&GOOD.replace("  poll_interval: 5s\n", "")).unwrap();
         assert_eq!(settings.kong.poll_interval.0, kong_entities::POLL_INTERVAL);
     }
@@ -193,6 +199,7 @@ proof_key_file: /usr/local/kong/mtls-auth.key
             ("poll_interval: 5s", "poll_interval: 99999999999s", "poll_interval", "line 6"),
             ("0.0.0.0:8443", "localhost:8443", "listen", "line 2"),
             ("[\"0.0.0.0:8443\", \"[::1]:0\"]", "[]", "listen", "line 2"),
+            ("proof_key_file:", "grpc_upstream: h2c://a\nproof_key_file:", "grpc_upstream", "line 8"),
             ("proof_key_file:", "upstream: http://a\nproof_key_file:", "upstream", "line 8"),
             ("listen: [\"0.0.0.0:8443\", \"[::1]:0\"]\n", "", "listen", "line"),
             ("proof_key_file: /usr/local/kong/mtls-auth.key\n", "", "proof_key_file", "line"),

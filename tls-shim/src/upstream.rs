@@ -2,20 +2,26 @@
 
 use std::sync::Arc;
 
-use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, Method, Request, Response, Uri, Version};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use http::header::HOST;
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, Uri, Version};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::answer::Answer;
 use crate::body::Outgoing;
-use crate::dial::{Dial, DialError};
+use crate::dial::{Dial, DialError, Sni};
 use crate::kept::Kept;
 use crate::limits;
+use crate::multiplexed::{Multiplexed, Room};
+use crate::settings::Settings;
 
-/// The way to Kong.
+/// The ways to Kong.
 pub(crate) struct Upstream {
-    dial: Dial,
+    plain: Dial,
     kept: Arc<Kept>,
+    grpc: Option<Dial>,
+    multiplexed: Multiplexed,
 }
 
 /// Why Kong gave no answer.
@@ -30,12 +36,23 @@ pub(crate) enum SendError {
 
 impl Upstream {
     /// No connection is made yet.
-    pub(crate) fn new(authority: Authority) -> Self {
-        Self { dial: Dial::new(authority), kept: Arc::default() }
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            plain: Dial::new(settings.upstream.0.clone()),
+            kept: Arc::default(),
+            grpc: settings.grpc_upstream.as_ref().map(|upstream| Dial::new(upstream.0.clone())),
+            multiplexed: Multiplexed::default(),
+        }
     }
 
-    /// Sends a request. The answer comes as soon as its header is there, the body may still be on its way in both
-    /// directions. Dropping the future, or the answer's body, ends the request and its connection.
+    /// Whether Kong has a listener for gRPC.
+    pub(crate) fn takes_grpc(&self) -> bool {
+        self.grpc.is_some()
+    }
+
+    /// Sends a request, whose target is a path, over HTTP/1.1. The answer comes as soon as its header is there, the body
+    /// may still be on its way in both directions. Dropping the future, or the answer's body, ends the request and its
+    /// connection.
     ///
     /// A request is sent again only where none of it had been written to a kept connection that Kong had closed.
     ///
@@ -43,27 +60,21 @@ impl Upstream {
     /// See [`SendError`].
     pub(crate) async fn send(
         &self,
-        method: Method,
-        target: PathAndQuery,
-        headers: HeaderMap,
-        body: Outgoing,
-    ) -> Result<Response<Incoming>, SendError> {
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = Uri::from(target);
+        name: &Sni,
+        mut request: Request<Outgoing>,
+    ) -> Result<Response<Answer>, SendError> {
         *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() = headers;
         loop {
-            let kept = self.kept.take();
+            let kept = self.kept.take(name);
             let is_kept = kept.is_some();
             let mut sender = match kept {
                 Some(sender) => sender,
-                None => self.open().await?,
+                None => open_http1(&self.plain).await?,
             };
             match sender.try_send_request(request).await {
                 Ok(response) => {
-                    self.kept.put(sender);
-                    return Ok(response);
+                    self.kept.put(name.clone(), sender);
+                    return Ok(response.map(|body| Answer::Kong { body, _stream: None }));
                 }
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if is_kept => request = unsent,
@@ -73,15 +84,71 @@ impl Upstream {
         }
     }
 
-    async fn open(&self) -> Result<http1::SendRequest<Outgoing>, SendError> {
-        let stream = self.dial.connect().await?;
-        let (sender, connection) =
-            http1::Builder::new().max_headers(limits::HEADER_FIELDS).handshake(stream).await?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "a connection to Kong broke");
+    /// As [`Self::send`], over HTTP/2 for this host. The request shares its connection, which goes on when it ends.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    ///
+    /// # Panics
+    /// Where Kong has no such listener ([`Self::takes_grpc`]).
+    pub(crate) async fn send_grpc(
+        &self,
+        name: &Sni,
+        host: Authority,
+        mut request: Request<Outgoing>,
+    ) -> Result<Response<Answer>, SendError> {
+        let dial = self.grpc.as_ref().expect("a listener for gRPC");
+        let mut uri = std::mem::take(request.uri_mut()).into_parts();
+        (uri.scheme, uri.authority) = (Some(Scheme::HTTP), Some(host));
+        *request.uri_mut() = Uri::from_parts(uri).expect("scheme, authority and path are a URI");
+        *request.version_mut() = Version::HTTP_2;
+        request.headers_mut().remove(HOST);
+        loop {
+            let Room { mut sender, stream, is_kept } =
+                self.multiplexed.room(name, async || open_http2(dial).await).await?;
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok(response.map(|body| Answer::Kong { body, _stream: Some(stream) })),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if is_kept => request = unsent,
+                    _ => return Err(error.into_error().into()),
+                },
             }
-        });
-        Ok(sender)
+        }
     }
+}
+
+async fn open_http1(dial: &Dial) -> Result<http1::SendRequest<Outgoing>, SendError> {
+    let stream = dial.connect().await?;
+    let (sender, connection) =
+        http1::Builder::new().max_headers(limits::HEADER_FIELDS).handshake(stream).await?;
+    drive(connection.with_upgrades());
+    Ok(sender)
+}
+
+async fn open_http2(dial: &Dial) -> Result<http2::SendRequest<Outgoing>, SendError> {
+    let stream = dial.connect().await?;
+    let (interval, patience) = limits::PING;
+    // A client that does not read fills its own window only: the connection has room for those of all streams, or a few
+    // such clients would bring the requests of all others to a halt.
+    let window = limits::UPSTREAM_STREAM_WINDOW;
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(interval)
+        .keep_alive_timeout(patience)
+        .initial_stream_window_size(window)
+        .initial_connection_window_size(window * limits::UPSTREAM_STREAMS as u32)
+        .max_header_list_size(limits::HEADER_BYTES as u32)
+        .handshake(stream)
+        .await?;
+    drive(connection);
+    Ok(sender)
+}
+
+/// Lets a connection run to its end.
+fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection to Kong broke");
+        }
+    });
 }
