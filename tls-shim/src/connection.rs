@@ -26,13 +26,13 @@ use crate::proxy::{Client, proxy};
 use crate::stall::Stall;
 use crate::tls::{Handshake, Tls};
 use crate::tunnel::After;
-use crate::upstream::Upstream;
+use crate::upstream::{Kong, Upstream};
 
 /// What all connections share.
 pub(crate) struct Shim {
     pub(crate) tls: Tls,
     pub(crate) proof_key: Arc<ProofKey>,
-    pub(crate) upstream: Upstream,
+    pub(crate) kong: Arc<Kong>,
 }
 
 /// Serves one client until it leaves, is idle for too long, or `drain` says that the shim ends.
@@ -64,16 +64,17 @@ pub(crate) async fn serve(
         // Never on without it: the client would pass for one that has no certificate.
         Err(error) => return tracing::warn!(%peer, %error, "closed a connection"),
     };
+    let upstream = Upstream::new(Arc::clone(&shim.kong));
     let way = Way { client: peer.ip(), port };
-    let client = Arc::new(Client { way, hand_off, after: After::default() });
+    let client = Arc::new(Client { way, hand_off, after: After::default(), upstream });
 
     let activity = Arc::new(Activity::default());
     let running = Arc::clone(&activity);
     let asking = Arc::clone(&client);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (client, shim, running) = (Arc::clone(&asking), Arc::clone(&shim), running.begin());
+        let (client, running) = (Arc::clone(&asking), running.begin());
         async move {
-            let answer = proxy(request, &client, &shim.upstream).await;
+            let answer = proxy(request, &client).await;
             Ok::<_, Infallible>(answer.map(|body| Counted { body, _running: running }))
         }
     });

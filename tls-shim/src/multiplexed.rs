@@ -1,4 +1,7 @@
-//! This knows the connections to Kong that carry many requests at a time (HTTP/2).
+//! This knows the connections to Kong that carry many requests at a time (HTTP/2), all of one client.
+//!
+//! nginx ends such a connection with all that is on it for what a single request may do: trailers, or a header field
+//! over its limit. So clients do not share one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -6,7 +9,6 @@ use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
 
 use crate::body::Outgoing;
-use crate::dial::Sni;
 use crate::limits;
 
 /// Connections, with or without requests on them.
@@ -18,8 +20,6 @@ pub(crate) struct Multiplexed {
 }
 
 struct Connection {
-    /// Only requests of clients that named the same server may share a connection.
-    name: Sni,
     sender: SendRequest<Outgoing>,
     streams: Stream,
     used: Instant,
@@ -55,31 +55,28 @@ impl Multiplexed {
     /// Those of `open`.
     pub(crate) async fn room<E>(
         &self,
-        name: &Sni,
         open: impl AsyncFnOnce() -> Result<SendRequest<Outgoing>, E>,
     ) -> Result<Room, E> {
-        if let Some(room) = self.find(name) {
+        if let Some(room) = self.find() {
             return Ok(room);
         }
         let _alone = self.opening.lock().await;
-        if let Some(room) = self.find(name) {
+        if let Some(room) = self.find() {
             return Ok(room);
         }
         let sender = open().await?;
         let stream = Stream::default();
         let streams = stream.clone();
-        let connection =
-            Connection { name: name.clone(), sender: sender.clone(), streams, used: Instant::now() };
+        let connection = Connection { sender: sender.clone(), streams, used: Instant::now() };
         self.connections().push(connection);
         Ok(Room { sender, stream, is_kept: false })
     }
 
-    fn find(&self, name: &Sni) -> Option<Room> {
+    fn find(&self) -> Option<Room> {
         let mut connections = self.connections();
         connections.retain(Connection::is_usable);
-        let connection = connections
-            .iter_mut()
-            .find(|connection| connection.name == *name && connection.running() < limits::UPSTREAM_STREAMS)?;
+        let connection =
+            connections.iter_mut().find(|connection| connection.running() < limits::UPSTREAM_STREAMS)?;
         connection.used = Instant::now();
         let (sender, stream) = (connection.sender.clone(), connection.streams.clone());
         Some(Room { sender, stream, is_kept: true })

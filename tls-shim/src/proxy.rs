@@ -32,14 +32,12 @@ pub(crate) struct Client {
     pub(crate) hand_off: Option<HandOff>,
     /// What its connection becomes.
     pub(crate) after: After,
+    /// Its ways to Kong.
+    pub(crate) upstream: Upstream,
 }
 
 /// Sends a request to Kong and gives its answer, or one of the shim's own.
-pub(crate) async fn proxy(
-    mut request: Request<Incoming>,
-    client: &Client,
-    upstream: &Upstream,
-) -> Response<Answer> {
+pub(crate) async fn proxy(mut request: Request<Incoming>, client: &Client) -> Response<Answer> {
     if request.headers().contains_key(UPGRADE) {
         client.after.asked(upgrade::on(&mut request));
     }
@@ -53,8 +51,8 @@ pub(crate) async fn proxy(
     };
     let target = request.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     // A host that is no authority cannot be said over HTTP/2; Kong answers it over HTTP/1.1.
-    let grpc =
-        (upstream.takes_grpc() && grpc::is(&request)).then(|| Authority::try_from(host.as_bytes()).ok());
+    let grpc = (client.upstream.takes_grpc() && grpc::is(&request))
+        .then(|| Authority::try_from(host.as_bytes()).ok());
     let grpc = grpc.flatten();
     let onward = match grpc {
         Some(_) => Onward::Http2,
@@ -70,8 +68,8 @@ pub(crate) async fn proxy(
     *outgoing.uri_mut() = Uri::from(target);
     *outgoing.headers_mut() = request.headers;
     let answered = match grpc {
-        Some(host) => upstream.send_grpc(&None, host, outgoing).await,
-        None => upstream.send(&None, outgoing).await,
+        Some(host) => client.upstream.send_grpc(host, outgoing).await,
+        None => client.upstream.send(outgoing).await,
     };
     let mut response = match answered {
         Ok(response) => response,

@@ -14,7 +14,7 @@ use crate::listen::BindError;
 use crate::settings::Settings;
 use crate::sni::{self, SniMap};
 use crate::tls::{ServerCertificate, Tls};
-use crate::upstream::Upstream;
+use crate::upstream::Kong;
 
 /// Why the shim does not start. Each names the file or address, and what is wrong with it.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub(crate) fn shim(settings: &Settings) -> Result<Shim, StartError> {
     let entities = kong_entities::watch(&kong.declarative_config, kong.poll_interval.0)?;
     let map = follow(entities);
     let tls = tls(settings, &certificate, map)?;
-    Ok(Shim { tls, proof_key, upstream: Upstream::new(settings) })
+    Ok(Shim { tls, proof_key, kong: Arc::new(Kong::new(settings)) })
 }
 
 /// As [`Tls::new`], with the file in the error.

@@ -16,11 +16,18 @@ use crate::limits;
 use crate::multiplexed::{Multiplexed, Room};
 use crate::settings::Settings;
 
-/// The ways to Kong.
-pub(crate) struct Upstream {
+/// The ways to Kong, for all clients.
+pub(crate) struct Kong {
     plain: Dial,
-    kept: Arc<Kept>,
     grpc: Option<Dial>,
+    kept: Arc<Kept>,
+}
+
+/// The ways to Kong of one client.
+pub(crate) struct Upstream {
+    kong: Arc<Kong>,
+    /// The server that the client named, where that is of matter to Kong.
+    name: Sni,
     multiplexed: Multiplexed,
 }
 
@@ -34,20 +41,26 @@ pub(crate) enum SendError {
     Http(#[from] hyper::Error),
 }
 
-impl Upstream {
+impl Kong {
     /// No connection is made yet.
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             plain: Dial::new(settings.upstream.0.clone()),
-            kept: Arc::default(),
             grpc: settings.grpc_upstream.as_ref().map(|upstream| Dial::new(upstream.0.clone())),
-            multiplexed: Multiplexed::default(),
+            kept: Arc::default(),
         }
+    }
+}
+
+impl Upstream {
+    /// For a client that has come; no connection is made yet.
+    pub(crate) fn new(kong: Arc<Kong>) -> Self {
+        Self { kong, name: None, multiplexed: Multiplexed::default() }
     }
 
     /// Whether Kong has a listener for gRPC.
     pub(crate) fn takes_grpc(&self) -> bool {
-        self.grpc.is_some()
+        self.kong.grpc.is_some()
     }
 
     /// Sends a request, whose target is a path, over HTTP/1.1. The answer comes as soon as its header is there, the body
@@ -58,22 +71,19 @@ impl Upstream {
     ///
     /// # Errors
     /// See [`SendError`].
-    pub(crate) async fn send(
-        &self,
-        name: &Sni,
-        mut request: Request<Outgoing>,
-    ) -> Result<Response<Answer>, SendError> {
+    pub(crate) async fn send(&self, mut request: Request<Outgoing>) -> Result<Response<Answer>, SendError> {
+        let Kong { plain, kept, .. } = &*self.kong;
         *request.version_mut() = Version::HTTP_11;
         loop {
-            let kept = self.kept.take(name);
-            let is_kept = kept.is_some();
-            let mut sender = match kept {
+            let waiting = kept.take(&self.name);
+            let is_kept = waiting.is_some();
+            let mut sender = match waiting {
                 Some(sender) => sender,
-                None => open_http1(&self.plain).await?,
+                None => open_http1(plain).await?,
             };
             match sender.try_send_request(request).await {
                 Ok(response) => {
-                    self.kept.put(name.clone(), sender);
+                    kept.put(self.name.clone(), sender);
                     return Ok(response.map(|body| Answer::Kong { body, _stream: None }));
                 }
                 Err(mut error) => match error.take_message() {
@@ -84,7 +94,8 @@ impl Upstream {
         }
     }
 
-    /// As [`Self::send`], over HTTP/2 for this host. The request shares its connection, which goes on when it ends.
+    /// As [`Self::send`], over HTTP/2 for this host. The request shares its connection with others of the
+    /// same client, and ends alone.
     ///
     /// # Errors
     /// See [`SendError`].
@@ -93,11 +104,10 @@ impl Upstream {
     /// Where Kong has no such listener ([`Self::takes_grpc`]).
     pub(crate) async fn send_grpc(
         &self,
-        name: &Sni,
         host: Authority,
         mut request: Request<Outgoing>,
     ) -> Result<Response<Answer>, SendError> {
-        let dial = self.grpc.as_ref().expect("a listener for gRPC");
+        let dial = self.kong.grpc.as_ref().expect("a listener for gRPC");
         let mut uri = std::mem::take(request.uri_mut()).into_parts();
         (uri.scheme, uri.authority) = (Some(Scheme::HTTP), Some(host));
         *request.uri_mut() = Uri::from_parts(uri).expect("scheme, authority and path are a URI");
@@ -105,7 +115,7 @@ impl Upstream {
         request.headers_mut().remove(HOST);
         loop {
             let Room { mut sender, stream, is_kept } =
-                self.multiplexed.room(name, async || open_http2(dial).await).await?;
+                self.multiplexed.room(async || open_http2(dial).await).await?;
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok(response.map(|body| Answer::Kong { body, _stream: Some(stream) })),
                 Err(mut error) => match error.take_message() {
@@ -128,8 +138,8 @@ async fn open_http1(dial: &Dial) -> Result<http1::SendRequest<Outgoing>, SendErr
 async fn open_http2(dial: &Dial) -> Result<http2::SendRequest<Outgoing>, SendError> {
     let stream = dial.connect().await?;
     let (interval, patience) = limits::PING;
-    // A client that does not read fills its own window only: the connection has room for those of all streams, or a few
-    // such clients would bring the requests of all others to a halt.
+    // An answer that is not read fills its own window only: the connection has room for those of all streams, or a few
+    // such answers would bring all others to a halt.
     let window = limits::UPSTREAM_STREAM_WINDOW;
     let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())

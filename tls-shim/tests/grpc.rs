@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
 use common::grpc::{Event, Upstream};
 use common::h2::{Client, get};
@@ -130,13 +128,13 @@ async fn who_gives_up_ends_his_call_and_no_other() {
 #[tokio::test]
 async fn a_connection_that_is_full_gets_another_beside_it() {
     let (upstream, rig) = rig().await;
-    let mut clients = [Client::connect(rig.address, OPEN).await, Client::connect(rig.address, OPEN).await];
+    let mut client = Client::connect(rig.address, OPEN).await;
     let mut calls = Vec::new();
-    for at in 0..150 {
-        let (body, response) = clients[at % 2].stream(call("/echo"));
+    for at in 0..150_usize {
+        assert_eq!(upstream.connections(), at.div_ceil(100));
+        let (body, response) = client.stream(call("/echo"));
         calls.push((body, response.await.unwrap()));
     }
-    assert_eq!(upstream.connections(), 2);
     for (at, (body, response)) in calls.iter_mut().enumerate() {
         let text = at.to_string();
         body.send_data(Bytes::from(text.clone())).await.unwrap();
@@ -145,24 +143,23 @@ async fn a_connection_that_is_full_gets_another_beside_it() {
 }
 
 #[tokio::test]
-async fn who_reads_nothing_holds_up_nobody_else() {
+async fn an_answer_that_nobody_reads_holds_up_no_other() {
     let (upstream, rig) = rig().await;
-    let mut slow = Client::connect(rig.address, OPEN).await;
+    let mut client = Client::connect(rig.address, OPEN).await;
     let mut unread = Vec::new();
     for _ in 0..20 {
-        let (body, response) = slow.stream(call("/endless"));
+        let (body, response) = client.stream(call("/endless"));
         drop(body);
         unread.push(response.await.unwrap());
     }
-    // The others go over the same connection to Kong.
-    tokio::time::timeout(PATIENCE, echoes(rig.address)).await.expect("nobody is held up");
+    // The others go over the same two connections.
+    tokio::time::timeout(PATIENCE, echoes(&mut client)).await.expect("none is held up");
     assert_eq!(upstream.connections(), 1);
     // What nobody takes waits with its sender.
     assert!(upstream.sent() < 20 * 4 * 1024 * 1024, "{} bytes", upstream.sent());
 }
 
-async fn echoes(address: SocketAddr) {
-    let mut client = Client::connect(address, OPEN).await;
+async fn echoes(client: &mut Client) {
     for _ in 0..10 {
         let (mut body, response) = client.stream(call("/echo"));
         let mut response = response.await.unwrap();
@@ -173,6 +170,17 @@ async fn echoes(address: SocketAddr) {
                 back += response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap().len();
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn clients_share_no_connection() {
+    let (upstream, rig) = rig().await;
+    for count in 1..4 {
+        let mut client = Client::connect(rig.address, OPEN).await;
+        client.send(call("/refuse")).await.unwrap();
+        client.send(call("/refuse")).await.unwrap();
+        assert_eq!(upstream.connections(), count);
     }
 }
 

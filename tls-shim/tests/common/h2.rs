@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use openssl::pkey::PKey;
 use openssl::ssl::{Ssl, SslContext, SslMethod};
@@ -39,7 +39,12 @@ impl Client {
         stream.set_nodelay(true).unwrap();
         let mut stream = SslStream::new(ssl, stream).unwrap();
         Pin::new(&mut stream).connect().await.unwrap();
-        let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        // Room for many answers that nobody reads.
+        let (sender, connection) = Builder::new(TokioExecutor::new())
+            .initial_connection_window_size(1 << 30)
+            .handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
         tokio::spawn(connection);
         Self(sender)
     }
