@@ -19,7 +19,7 @@ pub(crate) enum Refusal {
     /// the request for one of another route (RFC 9113, section 8.3.1; RFC 9112, section 3.2.2).
     #[error("the Host header and the authority of the request differ")]
     Authority,
-    /// Not a path; Kong has no route for `*`.
+    /// Not a path, nor `*` where that means the server itself (OPTIONS; RFC 9110, section 9.3.7).
     #[error("the target of the request is not a path")]
     Target,
     /// Over [`limits::HEADER_FIELDS`].
@@ -50,7 +50,8 @@ pub(crate) fn host(request: &Parts) -> Result<HeaderValue, Refusal> {
     if request.headers.len() > limits::HEADER_FIELDS {
         return Err(Refusal::HeaderFields);
     }
-    if !request.uri.path().starts_with('/') {
+    let server_itself = request.method == Method::OPTIONS && request.uri.path() == "*";
+    if !request.uri.path().starts_with('/') && !server_itself {
         return Err(Refusal::Target);
     }
     let mut hosts = request.headers.get_all(HOST).iter();
@@ -105,6 +106,14 @@ mod tests {
             let host = host(&parts("GET", uri, hosts));
             assert_eq!(host, expected.map(HeaderValue::from_static), "{uri} {hosts:?}");
         }
+    }
+
+    #[test]
+    fn only_options_are_of_the_server_itself() {
+        let server = host(&parts("OPTIONS", "*", &["a.example"]));
+        assert_eq!(server, Ok(HeaderValue::from_static("a.example")));
+        assert_eq!(host(&parts("OPTIONS", "*", &[])), Err(Refusal::Host));
+        assert_eq!(host(&parts("POST", "*", &["a.example"])), Err(Refusal::Target));
     }
 
     #[test]

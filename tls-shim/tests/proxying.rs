@@ -228,7 +228,7 @@ fn requests_that_are_not_clear_are_refused() {
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n", 400),
         ("GET https://b/ HTTP/1.1\r\nHost: a\r\n", 400),
-        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n", 400),
+        ("GET * HTTP/1.1\r\nHost: a\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n", 400),
         ("GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n", 400),
