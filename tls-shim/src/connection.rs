@@ -66,15 +66,15 @@ pub(crate) async fn serve(
     };
     let upstream = Upstream::new(Arc::clone(&shim.kong));
     let way = Way { client: peer.ip(), port };
-    let client = Arc::new(Client { way, hand_off, after: After::default(), upstream });
+    let client = Arc::new(Client { way, hand_off, asked, after: After::default(), upstream });
 
     let activity = Arc::new(Activity::default());
     let running = Arc::clone(&activity);
     let asking = Arc::clone(&client);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (client, running) = (Arc::clone(&asking), running.begin());
+        let (client, shim, running) = (Arc::clone(&asking), Arc::clone(&shim), running.begin());
         async move {
-            let answer = proxy(request, &client).await;
+            let answer = proxy(request, &client, |name| shim.tls.asks(name)).await;
             Ok::<_, Infallible>(answer.map(|body| Counted { body, _running: running }))
         }
     });

@@ -11,6 +11,7 @@ use http::header::{
 };
 use http::{HeaderMap, header};
 
+use crate::authority;
 use crate::handoff::Values;
 use crate::list::{lists, tokens};
 use crate::websocket;
@@ -119,7 +120,7 @@ pub(crate) fn to_kong(
     }
 
     let client = text(way.client.to_canonical().to_string());
-    headers.insert(X_FORWARDED_HOST, without_port(&host));
+    headers.insert(X_FORWARDED_HOST, forwarded_host(&host));
     headers.insert(HOST, host);
     headers.insert(X_FORWARDED_FOR, appended(headers, &client));
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
@@ -171,14 +172,9 @@ fn appended(headers: &HeaderMap, client: &HeaderValue) -> HeaderValue {
 }
 
 /// The host in the form that Kong gives it in `X-Forwarded-Host`: lower case, without port.
-fn without_port(host: &HeaderValue) -> HeaderValue {
-    let lower = host.as_bytes().to_ascii_lowercase();
-    // The colons of an IPv6 address stand in brackets.
-    let name = match lower.iter().rposition(|&byte| byte == b':') {
-        Some(colon) if lower[colon..].iter().all(|&byte| byte != b']') => &lower[..colon],
-        _ => &lower,
-    };
-    HeaderValue::from_bytes(name).unwrap_or_else(|_| host.clone())
+fn forwarded_host(host: &HeaderValue) -> HeaderValue {
+    let name = authority::without_port(host.as_bytes()).to_ascii_lowercase();
+    HeaderValue::from_bytes(&name).unwrap_or_else(|_| host.clone())
 }
 
 fn text(text: String) -> HeaderValue {

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, UPGRADE};
+use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::Full;
@@ -12,11 +13,12 @@ use hyper::body::Incoming;
 use hyper::upgrade;
 
 use crate::answer::Answer;
-use crate::authority;
+use crate::authority::{self, Refusal};
 use crate::body::Outgoing;
 use crate::grpc;
 use crate::handoff::HandOff;
 use crate::headers::{self, Onward, Way};
+use crate::sni::ServerName;
 use crate::tunnel::After;
 use crate::upstream::{SendError, Upstream};
 use crate::websocket;
@@ -30,19 +32,26 @@ pub(crate) struct Client {
     pub(crate) way: Way,
     /// The certificate of the client; none where it was not asked or had none.
     pub(crate) hand_off: Option<HandOff>,
+    /// Whether it was asked for one.
+    pub(crate) asked: bool,
     /// What its connection becomes.
     pub(crate) after: After,
     /// Its ways to Kong.
     pub(crate) upstream: Upstream,
 }
 
-/// Sends a request to Kong and gives its answer, or one of the shim's own.
-pub(crate) async fn proxy(mut request: Request<Incoming>, client: &Client) -> Response<Answer> {
+/// Sends a request to Kong and gives its answer, or one of the shim's own. `asks` says who would be asked for a
+/// certificate now.
+pub(crate) async fn proxy(
+    mut request: Request<Incoming>,
+    client: &Client,
+    asks: impl FnOnce(&ServerName) -> bool,
+) -> Response<Answer> {
     if request.headers().contains_key(UPGRADE) {
         client.after.asked(upgrade::on(&mut request));
     }
     let (mut request, body) = request.into_parts();
-    let host = match authority::host(&request) {
+    let host = match admit(&request, client, asks) {
         Ok(host) => host,
         Err(refusal) => {
             tracing::debug!(method = %request.method, reason = %refusal, "refused a request");
@@ -97,6 +106,16 @@ pub(crate) async fn proxy(mut request: Request<Incoming>, client: &Client) -> Re
         client.after.agreed(upgrade::on(&mut response));
     }
     response
+}
+
+/// The host of a request that may go to Kong.
+fn admit(
+    request: &Parts,
+    client: &Client,
+    asks: impl FnOnce(&ServerName) -> bool,
+) -> Result<HeaderValue, Refusal> {
+    let host = authority::host(request)?;
+    if !client.asked && authority::is_misdirected(&host, asks) { Err(Refusal::Misdirected) } else { Ok(host) }
 }
 
 /// A short answer of the shim's own, in the form of Kong's.

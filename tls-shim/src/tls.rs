@@ -38,6 +38,7 @@ pub(crate) struct ServerCertificate {
 /// Does handshakes.
 pub(crate) struct Tls {
     context: SslContext,
+    map: Arc<ArcSwap<SniMap>>,
 }
 
 /// What a handshake told.
@@ -111,6 +112,7 @@ impl Tls {
         // Asked is what stands where the callback below does not run.
         builder.set_verify(SslVerifyMode::PEER);
         let snapshot = Ssl::new_ex_index()?;
+        let current = Arc::clone(&map);
         // OpenSSL calls this for a ClientHello without a server name, too, and a second time after a
         // HelloRetryRequest (RFC 8446, section 4.1.4).
         builder.set_servername_callback(move |ssl, _| {
@@ -120,7 +122,12 @@ impl Tls {
             ssl.set_verify(if asks { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
             Ok(())
         });
-        Ok(Self { context: builder.build().into_context() })
+        Ok(Self { context: builder.build().into_context(), map: current })
+    }
+
+    /// Whether a handshake that began now would ask a client that names this server.
+    pub(crate) fn asks(&self, name: &ServerName) -> bool {
+        self.map.load().asks(name)
     }
 
     /// Does the server's side of a handshake.
