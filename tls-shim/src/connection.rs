@@ -64,7 +64,7 @@ pub(crate) async fn serve(
         // Never on without it: the client would pass for one that has no certificate.
         Err(error) => return tracing::warn!(%peer, %error, "closed a connection"),
     };
-    let upstream = Upstream::new(Arc::clone(&shim.kong));
+    let upstream = Upstream::new(Arc::clone(&shim.kong), &server_name);
     let way = Way { client: peer.ip(), port };
     let client = Arc::new(Client { way, hand_off, asked, after: After::default(), upstream });
 

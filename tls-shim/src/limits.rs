@@ -28,6 +28,9 @@ pub(crate) const PING: (Duration, Duration) = (Duration::from_secs(30), Duration
 /// For a TCP connection to Kong.
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);
 
+/// For a TLS handshake with Kong.
+pub(crate) const UPSTREAM_HANDSHAKE: Duration = Duration::from_secs(10);
+
 /// How long a connection to Kong is kept without use. Kong itself keeps them for 75 s, and closing first means that
 /// none is closed under a request.
 pub(crate) const UPSTREAM_IDLE: Duration = Duration::from_secs(30);

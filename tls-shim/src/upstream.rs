@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use http::header::HOST;
-use http::uri::{Authority, Scheme};
+use http::uri::Authority;
 use http::{Request, Response, Uri, Version};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::answer::Answer;
 use crate::body::Outgoing;
-use crate::dial::{Dial, DialError, Sni};
+use crate::dial::{Dial, DialError, Protocol, Sni};
+use crate::file::FileError;
 use crate::kept::Kept;
 use crate::limits;
 use crate::multiplexed::{Multiplexed, Room};
 use crate::settings::Settings;
+use crate::sni::ServerName;
 
 /// The ways to Kong, for all clients.
 pub(crate) struct Kong {
@@ -26,7 +28,7 @@ pub(crate) struct Kong {
 /// The ways to Kong of one client.
 pub(crate) struct Upstream {
     kong: Arc<Kong>,
-    /// The server that the client named, where that is of matter to Kong.
+    /// The server that the client named.
     name: Sni,
     multiplexed: Multiplexed,
 }
@@ -43,19 +45,29 @@ pub(crate) enum SendError {
 
 impl Kong {
     /// No connection is made yet.
-    pub(crate) fn new(settings: &Settings) -> Self {
-        Self {
-            plain: Dial::new(settings.upstream.0.clone()),
-            grpc: settings.grpc_upstream.as_ref().map(|upstream| Dial::new(upstream.0.clone())),
+    ///
+    /// # Errors
+    /// See [`Dial::new`].
+    pub(crate) fn new(settings: &Settings) -> Result<Self, FileError> {
+        let tls = settings.upstream_tls.clone().unwrap_or_default();
+        let dial = |upstream| Dial::new(upstream, &tls);
+        Ok(Self {
+            plain: dial(&settings.upstream)?,
+            grpc: settings.grpc_upstream.as_ref().map(dial).transpose()?,
             kept: Arc::default(),
-        }
+        })
     }
 }
 
 impl Upstream {
     /// For a client that has come; no connection is made yet.
-    pub(crate) fn new(kong: Arc<Kong>) -> Self {
-        Self { kong, name: None, multiplexed: Multiplexed::default() }
+    pub(crate) fn new(kong: Arc<Kong>, named: &ServerName) -> Self {
+        let name = match named {
+            ServerName::Name(name) => Some(name.as_str().into()),
+            // Kong might take it for a name that the shim has not.
+            ServerName::None | ServerName::Undecidable(_) => None,
+        };
+        Self { kong, name, multiplexed: Multiplexed::default() }
     }
 
     /// Whether Kong has a listener for gRPC.
@@ -73,17 +85,18 @@ impl Upstream {
     /// See [`SendError`].
     pub(crate) async fn send(&self, mut request: Request<Outgoing>) -> Result<Response<Answer>, SendError> {
         let Kong { plain, kept, .. } = &*self.kong;
+        let name = plain.name(&self.name);
         *request.version_mut() = Version::HTTP_11;
         loop {
-            let waiting = kept.take(&self.name);
+            let waiting = kept.take(&name);
             let is_kept = waiting.is_some();
             let mut sender = match waiting {
                 Some(sender) => sender,
-                None => open_http1(plain).await?,
+                None => open_http1(plain, &name).await?,
             };
             match sender.try_send_request(request).await {
                 Ok(response) => {
-                    kept.put(self.name.clone(), sender);
+                    kept.put(name, sender);
                     return Ok(response.map(|body| Answer::Kong { body, _stream: None }));
                 }
                 Err(mut error) => match error.take_message() {
@@ -109,13 +122,13 @@ impl Upstream {
     ) -> Result<Response<Answer>, SendError> {
         let dial = self.kong.grpc.as_ref().expect("a listener for gRPC");
         let mut uri = std::mem::take(request.uri_mut()).into_parts();
-        (uri.scheme, uri.authority) = (Some(Scheme::HTTP), Some(host));
+        (uri.scheme, uri.authority) = (Some(dial.scheme()), Some(host));
         *request.uri_mut() = Uri::from_parts(uri).expect("scheme, authority and path are a URI");
         *request.version_mut() = Version::HTTP_2;
         request.headers_mut().remove(HOST);
         loop {
             let Room { mut sender, stream, is_kept } =
-                self.multiplexed.room(async || open_http2(dial).await).await?;
+                self.multiplexed.room(async || open_http2(dial, &self.name).await).await?;
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok(response.map(|body| Answer::Kong { body, _stream: Some(stream) })),
                 Err(mut error) => match error.take_message() {
@@ -127,16 +140,16 @@ impl Upstream {
     }
 }
 
-async fn open_http1(dial: &Dial) -> Result<http1::SendRequest<Outgoing>, SendError> {
-    let stream = dial.connect().await?;
+async fn open_http1(dial: &Dial, name: &Sni) -> Result<http1::SendRequest<Outgoing>, SendError> {
+    let stream = dial.connect(name, Protocol::Http1).await?;
     let (sender, connection) =
         http1::Builder::new().max_headers(limits::HEADER_FIELDS).handshake(stream).await?;
     drive(connection.with_upgrades());
     Ok(sender)
 }
 
-async fn open_http2(dial: &Dial) -> Result<http2::SendRequest<Outgoing>, SendError> {
-    let stream = dial.connect().await?;
+async fn open_http2(dial: &Dial, name: &Sni) -> Result<http2::SendRequest<Outgoing>, SendError> {
+    let stream = dial.connect(name, Protocol::Http2).await?;
     let (interval, patience) = limits::PING;
     // An answer that is not read fills its own window only: the connection has room for those of all streams, or a few
     // such answers would bring all others to a halt.

@@ -3,6 +3,7 @@
 
 pub mod grpc;
 pub mod h2;
+pub mod tls_front;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -55,11 +56,21 @@ impl Rig {
         Self::build(entities, upstream, address, settings)
     }
 
+    /// A shim with these settings in place of `upstream`.
+    pub fn with_kong(entities: &str, upstream: Upstream, settings: &str) -> Self {
+        let address = upstream.address();
+        Self::build(entities, upstream, address, settings)
+    }
+
     fn build(entities: &str, upstream: Upstream, address: SocketAddr, settings: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         write_settings(dir.path(), "[\"127.0.0.1:0\"]", address);
         let path = dir.path().join("shim.yml");
-        let all = std::fs::read_to_string(&path).unwrap() + settings;
+        let mut all = std::fs::read_to_string(&path).unwrap();
+        if settings.starts_with("upstream: ") {
+            all = all.replace(&format!("upstream: http://{address}\n"), "");
+        }
+        all += settings;
         std::fs::write(path, all).unwrap();
         write_entities(dir.path(), entities);
         let shim = start(dir.path());
