@@ -1,6 +1,7 @@
 //! This knows one client's connection: a handshake, what it told, and then requests until either side ends it.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+use tokio_openssl::SslStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Activity, Running};
@@ -23,6 +25,8 @@ use crate::handoff::HandOff;
 use crate::headers::Way;
 use crate::limits;
 use crate::proxy::{Client, proxy};
+use crate::proxy_protocol::{self, Addresses, HeaderError};
+use crate::settings::Fronts;
 use crate::stall::Stall;
 use crate::tls::{Handshake, Tls};
 use crate::tunnel::After;
@@ -33,6 +37,21 @@ pub(crate) struct Shim {
     pub(crate) tls: Tls,
     pub(crate) proof_key: Arc<ProofKey>,
     pub(crate) kong: Arc<Kong>,
+    /// From where clients come by the PROXY protocol, and then only by it.
+    pub(crate) fronts: Option<Fronts>,
+}
+
+/// Why a connection comes to no request.
+#[derive(Debug, thiserror::Error)]
+enum GreetError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("nobody may connect from there without a front that speaks the PROXY protocol")]
+    NoFront,
+    #[error(transparent)]
+    Proxy(#[from] HeaderError),
+    #[error(transparent)]
+    Tls(#[from] openssl::ssl::Error),
 }
 
 /// Serves one client until it leaves, is idle for too long, or `drain` says that the shim ends.
@@ -43,16 +62,17 @@ pub(crate) async fn serve(
     shim: Arc<Shim>,
     drain: CancellationToken,
 ) {
-    let accept = shim.tls.accept(Stall::new(stream, limits::STALL));
-    let (stream, handshake) = tokio::select! {
+    let greeted = greet(stream, peer, port, &shim);
+    let (stream, addresses, handshake) = tokio::select! {
         // It has sent no request yet.
         () = drain.cancelled() => return,
-        handshake = timeout(limits::HANDSHAKE, accept) => match handshake {
+        greeted = timeout(limits::HANDSHAKE, greeted) => match greeted {
             Ok(Ok(done)) => done,
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "a handshake failed"),
             Err(_) => return tracing::debug!(%peer, "a handshake took too long"),
         },
     };
+    let peer = addresses.client;
     let Handshake { server_name, asked, presented, http2 } = handshake;
     tracing::debug!(%peer, sni = server_name.as_str(), asked, presented = presented.is_some(), http2, "connected");
 
@@ -64,8 +84,8 @@ pub(crate) async fn serve(
         // Never on without it: the client would pass for one that has no certificate.
         Err(error) => return tracing::warn!(%peer, %error, "closed a connection"),
     };
-    let upstream = Upstream::new(Arc::clone(&shim.kong), &server_name);
-    let way = Way { client: peer.ip(), port };
+    let upstream = Upstream::new(Arc::clone(&shim.kong), &server_name, addresses);
+    let way = Way { client: peer.ip(), port: addresses.server.port() };
     let client = Arc::new(Client { way, hand_off, asked, after: After::default(), upstream });
 
     let activity = Arc::new(Activity::default());
@@ -94,6 +114,23 @@ pub(crate) async fn serve(
         Ok(()) => tracing::debug!(%peer, "a connection ended"),
         Err(error) => tracing::debug!(%peer, %error, "a tunnel broke"),
     }
+}
+
+/// Hears who connects from where, and does the handshake.
+async fn greet(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    port: u16,
+    shim: &Shim,
+) -> Result<(SslStream<Stall<TcpStream>>, Addresses, Handshake), GreetError> {
+    let direct = Addresses { client: peer, server: (stream.local_addr()?.ip(), port).into() };
+    let addresses = match &shim.fronts {
+        None => direct,
+        Some(fronts) if !fronts.contain(peer.ip()) => return Err(GreetError::NoFront),
+        Some(_) => proxy_protocol::read(&mut stream).await?.unwrap_or(direct),
+    };
+    let (stream, handshake) = shim.tls.accept(Stall::new(stream, limits::STALL)).await?;
+    Ok((stream, addresses, handshake))
 }
 
 /// Drives a connection to its end, which is asked for (`leave`) by `drain` or by a client that sends no request for too

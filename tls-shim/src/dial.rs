@@ -1,4 +1,5 @@
-//! This knows how a connection to Kong is made: to which address, and by which TLS.
+//! This knows how a connection to Kong is made: to which address, by which TLS, and what is
+//! said of the client before.
 
 use std::io;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use openssl::error::ErrorStack;
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode, SslVersion};
 use openssl::x509::X509;
 use openssl::x509::store::X509StoreBuilder;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_openssl::SslStream;
@@ -21,7 +23,8 @@ use tokio_util::either::Either;
 
 use crate::file::{self, FileError};
 use crate::limits;
-use crate::settings::{self, UpstreamTls};
+use crate::proxy_protocol::{self, Addresses};
+use crate::settings::{self, Settings, UpstreamTls};
 
 /// The server name by which connections to Kong are told apart; none where it is of no matter to Kong.
 pub(crate) type Sni = Option<Arc<str>>;
@@ -41,6 +44,14 @@ pub(crate) struct Dial {
     target: Uri,
     connector: TowerToHyperService<HttpConnector>,
     tls: Option<Tls>,
+    announce: Option<proxy_protocol::Version>,
+}
+
+/// On whose behalf a connection is made.
+pub(crate) struct Caller {
+    /// The server that the client named.
+    pub(crate) name: Sni,
+    pub(crate) addresses: Addresses,
 }
 
 /// How TLS towards Kong is done.
@@ -77,7 +88,7 @@ impl Dial {
     ///
     /// # Errors
     /// The file with the CAs cannot be used.
-    pub(crate) fn new(upstream: &settings::Upstream, tls: &UpstreamTls) -> Result<Self, FileError> {
+    pub(crate) fn new(upstream: &settings::Upstream, settings: &Settings) -> Result<Self, FileError> {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(limits::CONNECT));
         connector.set_nodelay(true);
@@ -87,8 +98,10 @@ impl Dial {
         target.authority = Some(upstream.address());
         target.path_and_query = Some(PathAndQuery::from_static("/"));
         let target = Uri::from_parts(target).expect("scheme, authority and path are a URI");
-        let tls = upstream.tls.then(|| Tls::new(upstream, tls)).transpose()?;
-        Ok(Self { target, connector: TowerToHyperService::new(connector), tls })
+        let tls = settings.upstream_tls.clone().unwrap_or_default();
+        let tls = upstream.tls.then(|| Tls::new(upstream, &tls)).transpose()?;
+        let announce = settings.send_proxy_protocol;
+        Ok(Self { target, connector: TowerToHyperService::new(connector), tls, announce })
     }
 
     /// The scheme of requests over it.
@@ -97,20 +110,28 @@ impl Dial {
     }
 
     /// What tells a client's connections from those of others: the server that it named, where Kong is told of it.
-    pub(crate) fn name(&self, named: &Sni) -> Sni {
-        self.tls.as_ref().and(named.clone())
+    pub(crate) fn name(&self, caller: &Caller) -> Sni {
+        self.tls.as_ref().and(caller.name.clone())
+    }
+
+    /// Whether Kong is told whose a connection is, so that no other client can have it.
+    pub(crate) fn announces(&self) -> bool {
+        self.announce.is_some()
     }
 
     /// Makes a connection, to whichever of the host's addresses answers first.
     ///
     /// # Errors
     /// See [`DialError`].
-    pub(crate) async fn connect(&self, name: &Sni, protocol: Protocol) -> Result<Stream, DialError> {
+    pub(crate) async fn connect(&self, caller: &Caller, protocol: Protocol) -> Result<Stream, DialError> {
         let stream = self.connector.call(self.target.clone()).await;
-        let stream = stream.map_err(|error| DialError::Connect(io::Error::other(error)))?.into_inner();
+        let mut stream = stream.map_err(|error| DialError::Connect(io::Error::other(error)))?.into_inner();
+        if let Some(version) = self.announce {
+            stream.write_all(&version.header(caller.addresses)).await.map_err(DialError::Connect)?;
+        }
         let stream = match &self.tls {
             None => Either::Left(stream),
-            Some(tls) => Either::Right(tls.handshake(stream, name, protocol).await?),
+            Some(tls) => Either::Right(tls.handshake(stream, &caller.name, protocol).await?),
         };
         Ok(TokioIo::new(stream))
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// From the accepted connection to the end of the TLS handshake.
+/// From the accepted connection to the end of the TLS handshake, a PROXY header included.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// For the header of a request on HTTP/1.1, from the end of the one before. So it is also how long such a connection
@@ -56,6 +56,9 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The connections that wait to be accepted, for each listener.
 pub(crate) const BACKLOG: u32 = 1024;
+
+/// The bytes of a PROXY header of version 2 after its first 16. Addresses take 36, what fronts add to them a few hundred.
+pub(crate) const PROXY_HEADER_BYTES: usize = 4096;
 
 /// The bytes of a client's Certificate message. Base64 makes 4/3 of it, so this is over what a hand-off can carry.
 pub(crate) const CERTIFICATES: i32 = 64 * 1024;

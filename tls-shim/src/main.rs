@@ -21,6 +21,7 @@ mod listen;
 mod log;
 mod multiplexed;
 mod proxy;
+mod proxy_protocol;
 mod settings;
 mod sni;
 mod stall;

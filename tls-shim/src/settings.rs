@@ -2,9 +2,10 @@
 //!
 //! A key that is not known, or not supported, is an error: nobody shall believe in a setting that does nothing.
 
+mod network;
 mod upstream;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use serde::Deserialize;
 
 use crate::file::{self, FileError};
 
+use crate::proxy_protocol;
+
+use self::network::Network;
 pub(crate) use self::upstream::{Upstream, UpstreamTls};
 
 /// All that the shim is told, valid.
@@ -28,6 +32,12 @@ pub(crate) struct Settings {
     /// How Kong is known, where one of its listeners speaks TLS.
     #[serde(default)]
     pub(crate) upstream_tls: Option<UpstreamTls>,
+    /// Whether Kong is told of a client's addresses by the PROXY protocol, and in which version.
+    #[serde(default)]
+    pub(crate) send_proxy_protocol: Option<proxy_protocol::Version>,
+    /// Whether clients come by fronts that speak the PROXY protocol, and from where. Then nobody else can connect.
+    #[serde(default)]
+    pub(crate) accept_proxy_protocol: Option<Fronts>,
     /// Where Kong's configuration is read.
     pub(crate) kong: Kong,
     /// What the shim shows to clients.
@@ -59,6 +69,26 @@ pub(crate) struct CertificateFiles {
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Vec<String>")]
 pub(crate) struct Listen(pub(crate) Vec<SocketAddr>);
+
+/// From where fronts connect. At least one network.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "Vec<Network>")]
+pub(crate) struct Fronts(Vec<Network>);
+
+impl Fronts {
+    /// Whether a connection from this address is one of them.
+    pub(crate) fn contain(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(address))
+    }
+}
+
+impl TryFrom<Vec<Network>> for Fronts {
+    type Error = String;
+
+    fn try_from(networks: Vec<Network>) -> Result<Self, String> {
+        if networks.is_empty() { Err("expected at least one network".into()) } else { Ok(Self(networks)) }
+    }
+}
 
 /// A length of time, above zero.
 #[derive(Debug, Deserialize)]
@@ -201,6 +231,25 @@ proof_key_file: /usr/local/kong/mtls-auth.key
             ("poll_interval: 5s", "poll_interval: 99999999999s", "poll_interval", "line 6"),
             ("0.0.0.0:8443", "localhost:8443", "listen", "line 2"),
             ("[\"0.0.0.0:8443\", \"[::1]:0\"]", "[]", "listen", "line 2"),
+            ("proof_key_file:", "send_proxy_protocol: v3\nproof_key_file:", "send_proxy_protocol", "line 8"),
+            (
+                "proof_key_file:",
+                "send_proxy_protocol: true\nproof_key_file:",
+                "send_proxy_protocol",
+                "line 8",
+            ),
+            (
+                "proof_key_file:",
+                "accept_proxy_protocol: []\nproof_key_file:",
+                "accept_proxy_protocol",
+                "line 8",
+            ),
+            (
+                "proof_key_file:",
+                "accept_proxy_protocol: [a]\nproof_key_file:",
+                "accept_proxy_protocol",
+                "line 8",
+            ),
             ("proof_key_file:", "grpc_upstream: h2c://a\nproof_key_file:", "grpc_upstream", "line 8"),
             ("proof_key_file:", "upstream: http://a\nproof_key_file:", "upstream", "line 8"),
             ("listen: [\"0.0.0.0:8443\", \"[::1]:0\"]\n", "", "listen", "line"),

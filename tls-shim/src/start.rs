@@ -45,7 +45,12 @@ pub(crate) fn shim(settings: &Settings) -> Result<Shim, StartError> {
     let entities = kong_entities::watch(&kong.declarative_config, kong.poll_interval.0)?;
     let map = follow(entities);
     let tls = tls(settings, &certificate, map)?;
-    Ok(Shim { tls, proof_key, kong: Arc::new(Kong::new(settings)?) })
+    Ok(Shim {
+        tls,
+        proof_key,
+        kong: Arc::new(Kong::new(settings)?),
+        fronts: settings.accept_proxy_protocol.clone(),
+    })
 }
 
 /// As [`Tls::new`], with the file in the error.

@@ -10,11 +10,12 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::answer::Answer;
 use crate::body::Outgoing;
-use crate::dial::{Dial, DialError, Protocol, Sni};
+use crate::dial::{Caller, Dial, DialError, Protocol};
 use crate::file::FileError;
 use crate::kept::Kept;
 use crate::limits;
 use crate::multiplexed::{Multiplexed, Room};
+use crate::proxy_protocol::Addresses;
 use crate::settings::Settings;
 use crate::sni::ServerName;
 
@@ -28,8 +29,9 @@ pub(crate) struct Kong {
 /// The ways to Kong of one client.
 pub(crate) struct Upstream {
     kong: Arc<Kong>,
-    /// The server that the client named.
-    name: Sni,
+    caller: Caller,
+    /// Those of all clients, or its own.
+    kept: Arc<Kept>,
     multiplexed: Multiplexed,
 }
 
@@ -49,8 +51,7 @@ impl Kong {
     /// # Errors
     /// See [`Dial::new`].
     pub(crate) fn new(settings: &Settings) -> Result<Self, FileError> {
-        let tls = settings.upstream_tls.clone().unwrap_or_default();
-        let dial = |upstream| Dial::new(upstream, &tls);
+        let dial = |upstream| Dial::new(upstream, settings);
         Ok(Self {
             plain: dial(&settings.upstream)?,
             grpc: settings.grpc_upstream.as_ref().map(dial).transpose()?,
@@ -61,13 +62,14 @@ impl Kong {
 
 impl Upstream {
     /// For a client that has come; no connection is made yet.
-    pub(crate) fn new(kong: Arc<Kong>, named: &ServerName) -> Self {
+    pub(crate) fn new(kong: Arc<Kong>, named: &ServerName, addresses: Addresses) -> Self {
         let name = match named {
             ServerName::Name(name) => Some(name.as_str().into()),
             // Kong might take it for a name that the shim has not.
             ServerName::None | ServerName::Undecidable(_) => None,
         };
-        Self { kong, name, multiplexed: Multiplexed::default() }
+        let kept = if kong.plain.announces() { Arc::default() } else { Arc::clone(&kong.kept) };
+        Self { kong, caller: Caller { name, addresses }, kept, multiplexed: Multiplexed::default() }
     }
 
     /// Whether Kong has a listener for gRPC.
@@ -84,19 +86,19 @@ impl Upstream {
     /// # Errors
     /// See [`SendError`].
     pub(crate) async fn send(&self, mut request: Request<Outgoing>) -> Result<Response<Answer>, SendError> {
-        let Kong { plain, kept, .. } = &*self.kong;
-        let name = plain.name(&self.name);
+        let plain = &self.kong.plain;
+        let name = plain.name(&self.caller);
         *request.version_mut() = Version::HTTP_11;
         loop {
-            let waiting = kept.take(&name);
+            let waiting = self.kept.take(&name);
             let is_kept = waiting.is_some();
             let mut sender = match waiting {
                 Some(sender) => sender,
-                None => open_http1(plain, &name).await?,
+                None => open_http1(plain, &self.caller).await?,
             };
             match sender.try_send_request(request).await {
                 Ok(response) => {
-                    kept.put(name, sender);
+                    self.kept.put(name, sender);
                     return Ok(response.map(|body| Answer::Kong { body, _stream: None }));
                 }
                 Err(mut error) => match error.take_message() {
@@ -128,7 +130,7 @@ impl Upstream {
         request.headers_mut().remove(HOST);
         loop {
             let Room { mut sender, stream, is_kept } =
-                self.multiplexed.room(async || open_http2(dial, &self.name).await).await?;
+                self.multiplexed.room(async || open_http2(dial, &self.caller).await).await?;
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok(response.map(|body| Answer::Kong { body, _stream: Some(stream) })),
                 Err(mut error) => match error.take_message() {
@@ -140,16 +142,16 @@ impl Upstream {
     }
 }
 
-async fn open_http1(dial: &Dial, name: &Sni) -> Result<http1::SendRequest<Outgoing>, SendError> {
-    let stream = dial.connect(name, Protocol::Http1).await?;
+async fn open_http1(dial: &Dial, caller: &Caller) -> Result<http1::SendRequest<Outgoing>, SendError> {
+    let stream = dial.connect(caller, Protocol::Http1).await?;
     let (sender, connection) =
         http1::Builder::new().max_headers(limits::HEADER_FIELDS).handshake(stream).await?;
     drive(connection.with_upgrades());
     Ok(sender)
 }
 
-async fn open_http2(dial: &Dial, name: &Sni) -> Result<http2::SendRequest<Outgoing>, SendError> {
-    let stream = dial.connect(name, Protocol::Http2).await?;
+async fn open_http2(dial: &Dial, caller: &Caller) -> Result<http2::SendRequest<Outgoing>, SendError> {
+    let stream = dial.connect(caller, Protocol::Http2).await?;
     let (interval, patience) = limits::PING;
     // An answer that is not read fills its own window only: the connection has room for those of all streams, or a few
     // such answers would bring all others to a halt.

@@ -23,6 +23,7 @@ pub use openssl::ssl::SslVersion as Version;
 pub struct TlsClient {
     context: SslContextBuilder,
     sni: Option<String>,
+    preface: Vec<u8>,
 }
 
 /// A connection after its handshake.
@@ -36,13 +37,19 @@ impl TlsClient {
     pub fn new(sni: Option<&str>) -> Self {
         let mut context = SslContext::builder(SslMethod::tls_client()).expect("a context");
         context.set_verify(SslVerifyMode::NONE);
-        Self { context, sni: sni.map(str::to_owned) }
+        Self { context, sni: sni.map(str::to_owned), preface: Vec::new() }
     }
 
     /// Speaks this version only.
     pub fn version(mut self, version: SslVersion) -> Self {
         self.context.set_min_proto_version(Some(version)).expect("a version");
         self.context.set_max_proto_version(Some(version)).expect("a version");
+        self
+    }
+
+    /// Sends these bytes before the handshake, as a front does that speaks the PROXY protocol.
+    pub fn preface(mut self, bytes: &[u8]) -> Self {
+        self.preface = bytes.to_vec();
         self
     }
 
@@ -88,7 +95,8 @@ impl TlsClient {
     /// What the handshake ended with. In TLS 1.3 a client is done before the server has looked at its certificate: what
     /// the server has against it comes with the first [`TlsConnection::exchange`].
     pub fn connect(self, address: SocketAddr) -> Result<TlsConnection, String> {
-        let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        stream.write_all(&self.preface).map_err(|error| error.to_string())?;
         stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
         let mut ssl = Ssl::new(&self.context.build()).expect("a connection");
         if let Some(sni) = &self.sni {

@@ -220,6 +220,7 @@ fn request(reader: &mut BufReader<&TcpStream>, mut stream: &TcpStream, seen: &Ar
         });
         let answer = answer.to_string();
         let length = answer.len();
+        let answer = if head.method == "HEAD" { String::new() } else { answer };
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json";
         write!(stream, "{head}\r\nContent-Length: {length}\r\n\r\n{answer}")?;
     }
