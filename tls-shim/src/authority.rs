@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use http::header::{HOST, HeaderValue};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{Method, StatusCode};
 
 use crate::limits;
@@ -15,7 +16,7 @@ pub(crate) enum Refusal {
     /// The shim is no tunnel.
     #[error("CONNECT is not allowed")]
     Connect,
-    /// No host, or several.
+    /// No host, several, or none that a URI could have (RFC 9112, section 3.2).
     #[error("exactly one host is required")]
     Host,
     /// `Host` and `:authority`, or the authority of an absolute target, differ: whoever reads the other one would take
@@ -79,7 +80,8 @@ pub(crate) fn host(request: &Parts) -> Result<HeaderValue, Refusal> {
         (Some(_), Some(_)) => return Err(Refusal::Authority),
     };
     // `user@host` is no host.
-    if host.is_empty() || host.as_bytes().contains(&b'@') { Err(Refusal::Host) } else { Ok(host) }
+    let is_host = !host.as_bytes().contains(&b'@') && Authority::try_from(host.as_bytes()).is_ok();
+    if is_host { Ok(host) } else { Err(Refusal::Host) }
 }
 
 /// Whether a request for this host came on the wrong connection, one whose client was not asked for a certificate: under
@@ -133,6 +135,11 @@ mod tests {
             ("https://u@a.example/x", &[], Err(Refusal::Host)),
             ("/", &[], Err(Refusal::Host)),
             ("/", &[""], Err(Refusal::Host)),
+            ("/", &["a b"], Err(Refusal::Host)),
+            ("/", &["a/b"], Err(Refusal::Host)),
+            ("/", &["a,b"], Ok("a,b")),
+            ("/", &["[::1]:8443"], Ok("[::1]:8443")),
+            ("/", &["a_b.example.:1"], Ok("a_b.example.:1")),
             ("/", &["a.example", "a.example"], Err(Refusal::Host)),
             ("*", &["a.example"], Err(Refusal::Target)),
         ] {

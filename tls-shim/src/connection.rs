@@ -208,3 +208,33 @@ impl Body for Counted {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Response;
+    use http_body_util::Empty;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::{Duration, Instant};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_has_to_come_in_time() {
+        let (mut client, stream) = duplex(1024);
+        let service = service_fn(async |_: Request<Incoming>| {
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        });
+        let served = tokio::spawn(http1_builder().serve_connection(TokioIo::new(stream), service));
+        let start = Instant::now();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n").await.unwrap();
+        // Never silent for long, and never done.
+        let slow = tokio::spawn(async move {
+            while client.write_all(b"X-A: 1\r\n").await.is_ok() {
+                sleep(Duration::from_secs(10)).await;
+            }
+            client.read_to_end(&mut Vec::new()).await
+        });
+        assert!(served.await.unwrap().unwrap_err().is_timeout());
+        assert_eq!(start.elapsed(), limits::HEADER);
+        slow.await.unwrap().unwrap();
+    }
+}

@@ -59,10 +59,9 @@ pub(crate) async fn proxy(
         }
     };
     let target = request.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    // A host that is no authority cannot be said over HTTP/2; Kong answers it over HTTP/1.1.
-    let grpc = (client.upstream.takes_grpc() && grpc::is(&request))
-        .then(|| Authority::try_from(host.as_bytes()).ok());
-    let grpc = grpc.flatten();
+    let grpc = client.upstream.takes_grpc() && grpc::is(&request);
+    // The host is one: it was admitted.
+    let grpc = grpc.then(|| Authority::try_from(host.as_bytes()).ok()).flatten();
     let onward = match grpc {
         Some(_) => Onward::Http2,
         None if websocket::is_asked_for(&request) => Onward::WebSocket,

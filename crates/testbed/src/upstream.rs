@@ -9,6 +9,7 @@
 //! | `/early` | 401, before the body of the request is read |
 //! | `/endless` | a body that does not end; see [`Upstream::wait_for_stalled`] |
 //! | `/unread` | none: the body of the request is not read |
+//! | `/twice` | `first`, and one more answer that nobody asked for, `second` |
 //! | `/hints` | 103, and then as any other |
 //! | `/tunnel` | 101 to `websocket`; then all that comes comes back, and at its end `bye` |
 //! | `/close` | none: the connection is closed |
@@ -171,6 +172,12 @@ fn request(reader: &mut BufReader<&TcpStream>, mut stream: &TcpStream, seen: &Ar
         "/unread" => {
             seen.wait(|state| state.released);
             return Ok(false);
+        }
+        "/twice" => {
+            let answer =
+                |text: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+            stream.write_all((answer("first") + &answer("second")).as_bytes())?;
+            return Ok(true);
         }
         "/hints" => stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nClient-Cert: x\r\n\r\n")?,
         "/tunnel" => {

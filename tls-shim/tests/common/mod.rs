@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
 
 pub mod announced;
+pub mod frames;
 pub mod grpc;
 pub mod h2;
 pub mod tls_front;
