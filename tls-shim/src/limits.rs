@@ -45,6 +45,10 @@ pub(crate) const UPSTREAM_SWEEP: Duration = Duration::from_secs(5);
 /// (`http2_max_concurrent_streams`), and a stream over that would wait for others to end, which they may never do.
 pub(crate) const UPSTREAM_STREAMS: usize = 100;
 
+/// How many requests a connection to Kong carries in all where it speaks HTTP/2. nginx ends it after 1,000 by default
+/// (`keepalive_requests`), and drops those that are on their way by then.
+pub(crate) const UPSTREAM_REQUESTS: usize = 900;
+
 /// The bytes of an answer over HTTP/2 that Kong may send before the client has taken them.
 pub(crate) const UPSTREAM_STREAM_WINDOW: u32 = 256 * 1024;
 

@@ -22,6 +22,8 @@ pub(crate) struct Multiplexed {
 struct Connection {
     sender: SendRequest<Outgoing>,
     streams: Stream,
+    /// How many it has had in all.
+    requests: usize,
     used: Instant,
 }
 
@@ -41,6 +43,10 @@ impl Connection {
     fn running(&self) -> usize {
         // One is ours.
         Arc::strong_count(&self.streams.0) - 1
+    }
+
+    fn has_room(&self) -> bool {
+        self.running() < limits::UPSTREAM_STREAMS && self.requests < limits::UPSTREAM_REQUESTS
     }
 
     fn is_usable(&self) -> bool {
@@ -67,7 +73,7 @@ impl Multiplexed {
         let sender = open().await?;
         let stream = Stream::default();
         let streams = stream.clone();
-        let connection = Connection { sender: sender.clone(), streams, used: Instant::now() };
+        let connection = Connection { sender: sender.clone(), streams, requests: 1, used: Instant::now() };
         self.connections().push(connection);
         Ok(Room { sender, stream, is_kept: false })
     }
@@ -75,8 +81,8 @@ impl Multiplexed {
     fn find(&self) -> Option<Room> {
         let mut connections = self.connections();
         connections.retain(Connection::is_usable);
-        let connection =
-            connections.iter_mut().find(|connection| connection.running() < limits::UPSTREAM_STREAMS)?;
+        let connection = connections.iter_mut().find(|connection| connection.has_room())?;
+        connection.requests += 1;
         connection.used = Instant::now();
         let (sender, stream) = (connection.sender.clone(), connection.streams.clone());
         Some(Room { sender, stream, is_kept: true })

@@ -174,6 +174,16 @@ async fn echoes(client: &mut Client) {
 }
 
 #[tokio::test]
+async fn a_connection_is_left_before_kong_ends_it() {
+    let (upstream, rig) = rig().await;
+    let mut client = Client::connect(rig.address, OPEN).await;
+    for _ in 0..1000 {
+        client.send(call("/refuse")).await.unwrap();
+    }
+    assert_eq!(upstream.connections(), 2);
+}
+
+#[tokio::test]
 async fn clients_share_no_connection() {
     let (upstream, rig) = rig().await;
     for count in 1..4 {
