@@ -8,8 +8,8 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use crate::headers::Length;
 
-/// The body of a request on its way to Kong, without trailers: nginx does not read them, and a name that no client may
-/// send must not come that way either.
+/// The body of a request on its way to Kong, without trailers: nginx does not read them, over HTTP/2 it even ends the
+/// connection for them, and a name that no client may send must not come that way either.
 pub(crate) struct Outgoing(pub(crate) Incoming);
 
 impl Outgoing {

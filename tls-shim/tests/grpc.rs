@@ -72,6 +72,17 @@ async fn an_answer_may_be_a_header_only() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_broken_off_does_not_pass_for_one_that_has_ended() {
+    let (_upstream, rig) = rig().await;
+    let mut client = Client::connect(rig.address, OPEN).await;
+    let mut response = client.send(call("/broken")).await.unwrap();
+    assert_eq!(response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(), "part");
+    assert!(response.body_mut().frame().await.unwrap().is_err());
+    // The others go on.
+    assert_eq!(client.send(call("/refuse")).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
 async fn a_certificate_is_handed_on_and_forged_ones_are_not() {
     let (upstream, rig) = rig().await;
     for presents in [false, true] {
@@ -91,16 +102,17 @@ async fn a_certificate_is_handed_on_and_forged_ones_are_not() {
 
 #[tokio::test]
 async fn trailers_of_a_request_go_no_further() {
-    let (upstream, rig) = rig().await;
+    let (mut upstream, rig) = rig().await;
     let mut client = Client::connect(rig.address, OPEN).await;
     let (mut body, response) = client.stream(call("/echo"));
     body.send_data(Bytes::from_static(b"x")).await.unwrap();
     body.send_trailers([("client-cert".parse().unwrap(), "forged".parse().unwrap())].into_iter().collect())
         .await
         .unwrap();
-    // The upstream counts trailers for the end, and its own come back.
+    // Its own come back, once it has read to the end.
     let body = response.await.unwrap().into_body().collect().await.unwrap();
     assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
+    assert_eq!(upstream.events(), []);
     assert!(!format!("{:?}", upstream.heads()).contains("forged"));
 }
 

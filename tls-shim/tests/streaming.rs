@@ -136,3 +136,17 @@ fn trailers_come_only_to_those_who_take_them() {
         assert!(answer.ends_with(end), "{answer}");
     }
 }
+
+#[test]
+fn an_answer_that_is_cut_does_not_pass_for_a_whole_one() {
+    let rig = Rig::new(ONE_ROUTE);
+    let mut connection = connect(&rig);
+    connection.write_all(b"GET /cut HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = connection.read_to_end(&mut answer);
+    assert!(answer.ends_with(b"4\r\npart\r\n"), "{}", String::from_utf8_lossy(&answer));
+    for version in ["--http1.1", "--http2"] {
+        let output = rig.try_curl(OPEN, "/cut", &[version]);
+        assert!(!output.status.success() && output.stdout == b"part", "{output:?}");
+    }
+}

@@ -9,6 +9,7 @@
 //! | `/early` | 401, before the body of the request is read |
 //! | `/endless` | a body that does not end; see [`Upstream::wait_for_stalled`] |
 //! | `/unread` | none: the body of the request is not read |
+//! | `/cut` | a part of a chunked body, after which the connection is closed |
 //! | `/twice` | `first`, and one more answer that nobody asked for, `second` |
 //! | `/hints` | 103, and then as any other |
 //! | `/tunnel` | 101 to `websocket`; then all that comes comes back, and at its end `bye` |
@@ -171,6 +172,11 @@ fn request(reader: &mut BufReader<&TcpStream>, mut stream: &TcpStream, seen: &Ar
         }
         "/unread" => {
             seen.wait(|state| state.released);
+            return Ok(false);
+        }
+        "/cut" => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            write_chunk(stream, b"part")?;
             return Ok(false);
         }
         "/twice" => {

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `/echo` | the body of the request as it arrives, then the trailer `grpc-status: 0` |
 //! | `/refuse` | `grpc-status: 7` in the header, at once |
+//! | `/broken` | a part of a body, and then a reset |
 //! | `/hold` | a header, and then nothing |
 //! | `/endless` | a body that does not end |
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -27,6 +29,8 @@ use tokio::sync::mpsc;
 pub enum Event {
     /// It was given up by the shim before its end, for this reason.
     Reset(String),
+    /// Trailers came after its body.
+    Trailers,
     /// So many bytes of an endless answer were sent before nobody took more, and then it was given up.
     Sent(usize),
 }
@@ -82,12 +86,17 @@ impl Upstream {
         self.seen.lock().unwrap().sent
     }
 
+    /// What has happened so far.
+    pub fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.events.try_recv().ok()).collect()
+    }
+
     pub async fn event(&mut self) -> Event {
         self.events.recv().await.unwrap()
     }
 }
 
-type Answer = Response<Either<Channel<Bytes>, Empty<Bytes>>>;
+type Answer = Response<Either<Channel<Bytes, io::Error>, Empty<Bytes>>>;
 
 fn answer(
     request: Request<Incoming>,
@@ -102,6 +111,7 @@ fn answer(
     match path.as_str() {
         "/refuse" => return response.header("grpc-status", "7").body(Either::Right(Empty::new())).unwrap(),
         "/echo" => drop(tokio::spawn(echo(body, sender, telling))),
+        "/broken" => drop(tokio::spawn(broken(sender))),
         "/hold" => drop(tokio::spawn(hold(body, sender, telling))),
         "/endless" => drop(tokio::spawn(endless(sender, seen, telling))),
         other => panic!("{other}"),
@@ -109,12 +119,19 @@ fn answer(
     response.body(Either::Left(channel)).unwrap()
 }
 
-async fn echo(mut body: Incoming, mut sender: Sender<Bytes>, telling: mpsc::UnboundedSender<Event>) {
+async fn echo(
+    mut body: Incoming,
+    mut sender: Sender<Bytes, io::Error>,
+    telling: mpsc::UnboundedSender<Event>,
+) {
     while let Some(frame) = body.frame().await {
         let frame = match frame {
             Ok(frame) => frame,
             Err(error) => return drop(telling.send(Event::Reset(format!("{error:?}")))),
         };
+        if frame.is_trailers() {
+            let _ = telling.send(Event::Trailers);
+        }
         if let Ok(data) = frame.into_data()
             && sender.send_data(data).await.is_err()
         {
@@ -126,13 +143,22 @@ async fn echo(mut body: Incoming, mut sender: Sender<Bytes>, telling: mpsc::Unbo
     let _ = sender.send_trailers(trailers).await;
 }
 
-async fn hold(mut body: Incoming, _sender: Sender<Bytes>, telling: mpsc::UnboundedSender<Event>) {
+async fn broken(mut sender: Sender<Bytes, io::Error>) {
+    let _ = sender.send_data(Bytes::from_static(b"part")).await;
+    sender.abort(io::Error::other("broken"));
+}
+
+async fn hold(mut body: Incoming, _sender: Sender<Bytes, io::Error>, telling: mpsc::UnboundedSender<Event>) {
     if let Some(Err(error)) = body.frame().await {
         let _ = telling.send(Event::Reset(format!("{error:?}")));
     }
 }
 
-async fn endless(mut sender: Sender<Bytes>, seen: Arc<Mutex<Seen>>, telling: mpsc::UnboundedSender<Event>) {
+async fn endless(
+    mut sender: Sender<Bytes, io::Error>,
+    seen: Arc<Mutex<Seen>>,
+    telling: mpsc::UnboundedSender<Event>,
+) {
     let part = Bytes::from(vec![0; 16 * 1024]);
     while sender.send_data(part.clone()).await.is_ok() {
         seen.lock().unwrap().sent += part.len();
