@@ -75,9 +75,12 @@ async fn an_answer_may_be_a_header_only() {
 async fn a_call_that_is_broken_off_does_not_pass_for_one_that_has_ended() {
     let (_upstream, rig) = rig().await;
     let mut client = Client::connect(rig.address, OPEN).await;
-    let mut response = client.send(call("/broken")).await.unwrap();
-    assert_eq!(response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(), "part");
-    assert!(response.body_mut().frame().await.unwrap().is_err());
+    // The reset may overtake the part before it, and the header.
+    let broken = match client.send(call("/broken")).await {
+        Ok(response) => response.into_body().collect().await.map(drop),
+        Err(error) => Err(error),
+    };
+    assert!(broken.is_err());
     // The others go on.
     assert_eq!(client.send(call("/refuse")).await.unwrap().status(), 200);
 }
