@@ -102,7 +102,9 @@ fn an_answer_may_come_before_the_body() {
     write_megabytes(rig.dir.path(), 20);
     for version in ["--http1.1", "--http2"] {
         let upload = [version, "--upload-file", "body", "--write-out", "%{http_code}", "--output", "answer"];
-        assert_eq!(rig.curl(OPEN, "/early", &upload), "401");
+        // curl ends its upload short of the length that it had said, and may still hear what is wrong with that.
+        let output = rig.try_curl(OPEN, "/early", &upload);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "401", "{output:?}");
         assert_eq!(std::fs::read_to_string(rig.dir.path().join("answer")).unwrap(), "early");
         rig.curl(OPEN, "/after", &[version]);
     }
