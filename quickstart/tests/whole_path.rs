@@ -118,7 +118,7 @@ async fn nothing_that_a_client_says_of_itself_is_believed() {
     let host = format!("Host: {PROTECTED}");
     let switched =
         curl(&stack, OPEN, &["--http1.1", "--header", &host, alice[0], alice[1], alice[2], alice[3]]);
-    assert_eq!(switched.status, 401);
+    assert_eq!(switched.status, 421);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,19 +1,15 @@
-//! This knows bodies: what streams from the client to Kong, and what the shim answers itself.
+//! This knows the body of a request that streams from the client to Kong.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body_util::{Either, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use crate::headers::Length;
 
-/// The body of an answer: Kong's as it comes, or a short one of the shim's own.
-pub(crate) type Answer = Either<Incoming, Full<Bytes>>;
-
-/// The body of a request on its way to Kong, without trailers: nginx does not read them, and a name that no client may
-/// send must not come that way either.
+/// The body of a request on its way to Kong, without trailers: nginx does not read them, over HTTP/2 it even ends the
+/// connection for them, and a name that no client may send must not come that way either.
 pub(crate) struct Outgoing(pub(crate) Incoming);
 
 impl Outgoing {

@@ -14,6 +14,7 @@ use crate::settings::Settings;
 use crate::sni::{self, ServerName, Shown, SniMap};
 use crate::start::{self, StartError};
 use crate::tls::ServerCertificate;
+use crate::upstream::Kong;
 
 /// Validates, prints, and gives 0 where the shim would start and 1 where it would not.
 pub(crate) fn check(config: &Path) -> ExitCode {
@@ -33,6 +34,7 @@ fn report(config: &Path) -> Result<String, StartError> {
     let settings = Settings::read(config)?;
     let certificate = ServerCertificate::read(&settings.default_certificate)?;
     ProofKey::read(&settings.proof_key_file)?;
+    Kong::new(&settings)?;
     let entities = kong_entities::load(&settings.kong.declarative_config)?;
     let map = Arc::new(sni::policy(&entities));
     let shown = certificate.summary();

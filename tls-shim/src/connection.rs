@@ -1,6 +1,7 @@
 //! This knows one client's connection: a handshake, what it told, and then requests until either side ends it.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -13,26 +14,44 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+use tokio_openssl::SslStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Activity, Running};
-use crate::body::Answer;
+use crate::answer::Answer;
 use crate::handoff::HandOff;
 use crate::headers::Way;
 use crate::limits;
 use crate::proxy::{Client, proxy};
+use crate::proxy_protocol::{self, Addresses, HeaderError};
+use crate::settings::Fronts;
 use crate::stall::Stall;
 use crate::tls::{Handshake, Tls};
-use crate::upstream::Upstream;
+use crate::tunnel::After;
+use crate::upstream::{Kong, Upstream};
 
 /// What all connections share.
 pub(crate) struct Shim {
     pub(crate) tls: Arc<Tls>,
     pub(crate) proof_key: Arc<ProofKey>,
-    pub(crate) upstream: Upstream,
+    pub(crate) kong: Arc<Kong>,
+    /// From where clients come by the PROXY protocol, and then only by it.
+    pub(crate) fronts: Option<Fronts>,
+}
+
+/// Why a connection comes to no request.
+#[derive(Debug, thiserror::Error)]
+enum GreetError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("nobody may connect from there without a front that speaks the PROXY protocol")]
+    NoFront,
+    #[error(transparent)]
+    Proxy(#[from] HeaderError),
+    #[error(transparent)]
+    Tls(#[from] openssl::ssl::Error),
 }
 
 /// Serves one client until it leaves, is idle for too long, or `drain` says that the shim ends.
@@ -43,16 +62,17 @@ pub(crate) async fn serve(
     shim: Arc<Shim>,
     drain: CancellationToken,
 ) {
-    let accept = shim.tls.accept(Stall::new(stream, limits::STALL));
-    let (stream, handshake) = tokio::select! {
+    let greeted = greet(stream, peer, port, &shim);
+    let (stream, addresses, handshake) = tokio::select! {
         // It has sent no request yet.
         () = drain.cancelled() => return,
-        handshake = timeout(limits::HANDSHAKE, accept) => match handshake {
+        greeted = timeout(limits::HANDSHAKE, greeted) => match greeted {
             Ok(Ok(done)) => done,
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "a handshake failed"),
             Err(_) => return tracing::debug!(%peer, "a handshake took too long"),
         },
     };
+    let peer = addresses.client;
     let Handshake { server_name, asked, presented, http2 } = handshake;
     tracing::debug!(%peer, sni = server_name.as_str(), asked, presented = presented.is_some(), http2, "connected");
 
@@ -64,47 +84,80 @@ pub(crate) async fn serve(
         // Never on without it: the client would pass for one that has no certificate.
         Err(error) => return tracing::warn!(%peer, %error, "closed a connection"),
     };
-    let client = Arc::new(Client { way: Way { client: peer.ip(), port }, hand_off });
+    let upstream = Upstream::new(Arc::clone(&shim.kong), &server_name, addresses);
+    let way = Way { client: peer.ip(), port: addresses.server.port() };
+    let client = Arc::new(Client { way, hand_off, asked, after: After::default(), upstream });
 
     let activity = Arc::new(Activity::default());
     let running = Arc::clone(&activity);
+    let asking = Arc::clone(&client);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (client, shim, running) = (Arc::clone(&client), Arc::clone(&shim), running.begin());
+        let (client, shim, running) = (Arc::clone(&asking), Arc::clone(&shim), running.begin());
         async move {
-            let answer = proxy(request, &client, &shim.upstream).await;
+            let answer = proxy(request, &client, |name| shim.tls.asks(name)).await;
             Ok::<_, Infallible>(answer.map(|body| Counted { body, _running: running }))
         }
     });
     let io = TokioIo::new(stream);
     let served = if http2 {
-        talk(http2_builder().serve_connection(io, service), &activity, &drain).await
+        let connection = http2_builder().serve_connection(io, service);
+        talk(connection, http2::Connection::graceful_shutdown, &activity, &drain).await
     } else {
-        talk(http1_builder().serve_connection(io, service), &activity, &drain).await
+        let connection = http1_builder().serve_connection(io, service).with_upgrades();
+        talk(connection, http1::UpgradeableConnection::graceful_shutdown, &activity, &drain).await
     };
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "a connection broke");
     }
+    // A tunnel has no end of its own that `drain` could ask for: whoever drains cuts it off.
+    match client.after.run(limits::TUNNEL_IDLE).await {
+        Ok(()) => tracing::debug!(%peer, "a connection ended"),
+        Err(error) => tracing::debug!(%peer, %error, "a tunnel broke"),
+    }
 }
 
-/// Drives a connection to its end, which is asked for by `drain` or by a client that sends no request for too long.
-async fn talk<C>(connection: C, activity: &Activity, drain: &CancellationToken) -> Result<(), C::Error>
+/// Hears who connects from where, and does the handshake.
+async fn greet(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    port: u16,
+    shim: &Shim,
+) -> Result<(SslStream<Stall<TcpStream>>, Addresses, Handshake), GreetError> {
+    let direct = Addresses { client: peer, server: (stream.local_addr()?.ip(), port).into() };
+    let addresses = match &shim.fronts {
+        None => direct,
+        Some(fronts) if !fronts.contain(peer.ip()) => return Err(GreetError::NoFront),
+        Some(_) => proxy_protocol::read(&mut stream).await?.unwrap_or(direct),
+    };
+    let (stream, handshake) = shim.tls.accept(Stall::new(stream, limits::STALL)).await?;
+    Ok((stream, addresses, handshake))
+}
+
+/// Drives a connection to its end, which is asked for (`leave`) by `drain` or by a client that sends no request for too
+/// long.
+async fn talk<C>(
+    connection: C,
+    leave: fn(Pin<&mut C>),
+    activity: &Activity,
+    drain: &CancellationToken,
+) -> hyper::Result<()>
 where
-    C: GracefulConnection,
+    C: Future<Output = hyper::Result<()>>,
 {
     let mut connection = pin!(connection);
     tokio::select! {
-        ended = connection.as_mut() => return ended.map(drop),
+        ended = connection.as_mut() => return ended,
         () = drain.cancelled() => {
-            connection.as_mut().graceful_shutdown();
+            leave(connection.as_mut());
             // Whoever drains sets the limit.
-            return connection.await.map(drop);
+            return connection.await;
         }
-        () = activity.idle(limits::IDLE) => connection.as_mut().graceful_shutdown(),
+        () = activity.idle(limits::IDLE) => leave(connection.as_mut()),
     }
     // A request that came just now still gets its answer, if that is quick: no client may rely on a connection that was
     // idle for so long.
     tokio::select! {
-        ended = connection.as_mut() => ended.map(drop),
+        ended = connection.as_mut() => ended,
         () = sleep(limits::LEAVE) => Ok(()),
     }
 }
@@ -153,5 +206,35 @@ impl Body for Counted {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Response;
+    use http_body_util::Empty;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::{Duration, Instant};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_header_has_to_come_in_time() {
+        let (mut client, stream) = duplex(1024);
+        let service = service_fn(async |_: Request<Incoming>| {
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        });
+        let served = tokio::spawn(http1_builder().serve_connection(TokioIo::new(stream), service));
+        let start = Instant::now();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n").await.unwrap();
+        // Never silent for long, and never done.
+        let slow = tokio::spawn(async move {
+            while client.write_all(b"X-A: 1\r\n").await.is_ok() {
+                sleep(Duration::from_secs(10)).await;
+            }
+            client.read_to_end(&mut Vec::new()).await
+        });
+        assert!(served.await.unwrap().unwrap_err().is_timeout());
+        assert_eq!(start.elapsed(), limits::HEADER);
+        slow.await.unwrap().unwrap();
     }
 }

@@ -21,6 +21,13 @@ enum Problem {
     Content(String),
 }
 
+impl FileError {
+    /// Its content is wrong in a way that shows only later.
+    pub(crate) fn new(path: &Path, wrong: impl Display) -> Self {
+        Self { path: path.to_owned(), problem: Problem::Content(wrong.to_string()) }
+    }
+}
+
 /// Reads what `parse` makes of a file that must not be empty.
 ///
 /// # Errors

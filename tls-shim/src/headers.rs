@@ -11,7 +11,10 @@ use http::header::{
 };
 use http::{HeaderMap, header};
 
+use crate::authority;
 use crate::handoff::Values;
+use crate::list::{lists, tokens};
+use crate::websocket;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -61,6 +64,17 @@ pub(crate) enum Length {
     Unknown,
 }
 
+/// How a request goes on to Kong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Onward {
+    /// As a message of HTTP/1.1.
+    Http1,
+    /// As a handshake, after which there are no more messages.
+    WebSocket,
+    /// As a message of HTTP/2.
+    Http2,
+}
+
 /// Turns the header of a client's request into that of the request to Kong.
 pub(crate) fn to_kong(
     headers: &mut HeaderMap,
@@ -68,6 +82,7 @@ pub(crate) fn to_kong(
     length: Length,
     way: Way,
     hand_off: Option<Values>,
+    onward: Onward,
 ) {
     let said_empty = headers.contains_key(CONTENT_LENGTH);
     let takes_trailers = lists(headers, &TE, "trailers");
@@ -91,15 +106,21 @@ pub(crate) fn to_kong(
         Length::None if said_empty => drop(headers.insert(CONTENT_LENGTH, 0.into())),
         Length::None => {}
         Length::Known(bytes) => drop(headers.insert(CONTENT_LENGTH, bytes.into())),
+        Length::Unknown if onward == Onward::Http2 => {}
         Length::Unknown => drop(headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
     }
-    if takes_trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    match onward {
+        Onward::WebSocket => websocket::say(headers),
+        Onward::Http1 if takes_trailers => {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+            headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        }
+        Onward::Http2 if takes_trailers => drop(headers.insert(TE, HeaderValue::from_static("trailers"))),
+        Onward::Http1 | Onward::Http2 => {}
     }
 
     let client = text(way.client.to_canonical().to_string());
-    headers.insert(X_FORWARDED_HOST, without_port(&host));
+    headers.insert(X_FORWARDED_HOST, forwarded_host(&host));
     headers.insert(HOST, host);
     headers.insert(X_FORWARDED_FOR, appended(headers, &client));
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
@@ -143,19 +164,6 @@ fn remove_all(headers: &mut HeaderMap, unwanted: impl Fn(&[u8]) -> bool) {
     }
 }
 
-/// The members of a field that is a list (RFC 9110, section 5.6.1).
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    headers
-        .get_all(name)
-        .into_iter()
-        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .map(<[u8]>::trim_ascii)
-}
-
-fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
-    tokens(headers, name).any(|token| token.eq_ignore_ascii_case(wanted.as_bytes()))
-}
-
 /// What the client said of `X-Forwarded-For` in however many fields, and then its own address.
 fn appended(headers: &HeaderMap, client: &HeaderValue) -> HeaderValue {
     let said = headers.get_all(X_FORWARDED_FOR).iter().filter(|value| !value.is_empty());
@@ -164,14 +172,9 @@ fn appended(headers: &HeaderMap, client: &HeaderValue) -> HeaderValue {
 }
 
 /// The host in the form that Kong gives it in `X-Forwarded-Host`: lower case, without port.
-fn without_port(host: &HeaderValue) -> HeaderValue {
-    let lower = host.as_bytes().to_ascii_lowercase();
-    // The colons of an IPv6 address stand in brackets.
-    let name = match lower.iter().rposition(|&byte| byte == b':') {
-        Some(colon) if lower[colon..].iter().all(|&byte| byte != b']') => &lower[..colon],
-        _ => &lower,
-    };
-    HeaderValue::from_bytes(name).unwrap_or_else(|_| host.clone())
+fn forwarded_host(host: &HeaderValue) -> HeaderValue {
+    let name = authority::without_port(host.as_bytes()).to_ascii_lowercase();
+    HeaderValue::from_bytes(&name).unwrap_or_else(|_| host.clone())
 }
 
 fn text(text: String) -> HeaderValue {
@@ -205,7 +208,14 @@ mod tests {
 
     fn sent(fields: &[(&str, &str)], hand_off: Option<Values>) -> HeaderMap {
         let mut headers = map(fields);
-        to_kong(&mut headers, HeaderValue::from_static("a.example"), Length::None, WAY, hand_off);
+        to_kong(
+            &mut headers,
+            HeaderValue::from_static("a.example"),
+            Length::None,
+            WAY,
+            hand_off,
+            Onward::Http1,
+        );
         headers
     }
 
@@ -260,7 +270,7 @@ mod tests {
                    x-forwarded-proto, content-length, close";
         let mut headers = map(&[("connection", all), ("connection", "client_cert"), ("content-length", "3")]);
         let host = HeaderValue::from_static("a.example");
-        to_kong(&mut headers, host, Length::Known(3), WAY, Some(values()));
+        to_kong(&mut headers, host, Length::Known(3), WAY, Some(values()), Onward::Http1);
         let mut expected = sent(&[], Some(values()));
         expected.insert(CONTENT_LENGTH, 3.into());
         assert_eq!(headers, expected);
@@ -295,6 +305,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_about_an_http1_connection_is_not_said_over_http2() {
+        let mut headers = map(&[("te", "trailers"), ("connection", "x-hop"), ("x-hop", "1")]);
+        let host = HeaderValue::from_static("a.example");
+        to_kong(&mut headers, host, Length::Unknown, WAY, Some(values()), Onward::Http2);
+        let mut expected = sent(&[], Some(values()));
+        expected.insert(TE, HeaderValue::from_static("trailers"));
+        assert_eq!(headers, expected);
+    }
+
+    #[test]
     fn a_body_is_framed_anew() {
         for (said, length, expected) in [
             (vec![], Length::None, vec![]),
@@ -309,7 +329,7 @@ mod tests {
             (vec![], Length::Unknown, vec![("transfer-encoding", "chunked")]),
         ] {
             let mut headers = map(&said);
-            to_kong(&mut headers, HeaderValue::from_static("a.example"), length, WAY, None);
+            to_kong(&mut headers, HeaderValue::from_static("a.example"), length, WAY, None, Onward::Http1);
             for (name, _) in SET {
                 headers.remove(name);
             }
@@ -341,7 +361,7 @@ mod tests {
             [("A.Example:8443", "a.example"), ("a", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")]
         {
             let mut headers = HeaderMap::new();
-            to_kong(&mut headers, HeaderValue::from_static(host), Length::None, WAY, None);
+            to_kong(&mut headers, HeaderValue::from_static(host), Length::None, WAY, None, Onward::Http1);
             assert_eq!(
                 (headers[HOST].to_str().unwrap(), &headers[X_FORWARDED_HOST]),
                 (host, &text(forwarded.into()))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// From the accepted connection to the end of the TLS handshake.
+/// From the accepted connection to the end of the TLS handshake, a PROXY header included.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// For the header of a request on HTTP/1.1, from the end of the one before. So it is also how long such a connection
@@ -11,6 +11,10 @@ pub(crate) const HEADER: Duration = Duration::from_secs(60);
 
 /// How long a connection may carry no request.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
+
+/// How long a WebSocket may be without a byte from either side. Kong ends it sooner, by the `read_timeout` of its service
+/// (60 s unless set), so this counts only where that is set to more.
+pub(crate) const TUNNEL_IDLE: Duration = Duration::from_secs(60 * 60);
 
 /// How long a client may take over leaving once it was told that the connection ends because it was idle.
 pub(crate) const LEAVE: Duration = Duration::from_secs(5);
@@ -24,12 +28,29 @@ pub(crate) const PING: (Duration, Duration) = (Duration::from_secs(30), Duration
 /// For a TCP connection to Kong.
 pub(crate) const CONNECT: Duration = Duration::from_secs(5);
 
+/// For a TLS handshake with Kong.
+pub(crate) const UPSTREAM_HANDSHAKE: Duration = Duration::from_secs(10);
+
 /// How long a connection to Kong is kept without use. Kong itself keeps them for 75 s, and closing first means that
 /// none is closed under a request.
 pub(crate) const UPSTREAM_IDLE: Duration = Duration::from_secs(30);
 
-/// How many connections to Kong are kept without use.
+/// How many connections to Kong are kept without use, those of HTTP/2 aside.
 pub(crate) const UPSTREAM_IDLE_CONNECTIONS: usize = 1024;
+
+/// How often the connections to Kong that are of no use any more are looked for.
+pub(crate) const UPSTREAM_SWEEP: Duration = Duration::from_secs(5);
+
+/// How many requests a connection to Kong carries at a time where it speaks HTTP/2. nginx takes 128
+/// (`http2_max_concurrent_streams`), and a stream over that would wait for others to end, which they may never do.
+pub(crate) const UPSTREAM_STREAMS: usize = 100;
+
+/// How many requests a connection to Kong carries in all where it speaks HTTP/2. nginx ends it after 1,000 by default
+/// (`keepalive_requests`), and drops those that are on their way by then.
+pub(crate) const UPSTREAM_REQUESTS: usize = 900;
+
+/// The bytes of an answer over HTTP/2 that Kong may send before the client has taken them.
+pub(crate) const UPSTREAM_STREAM_WINDOW: u32 = 256 * 1024;
 
 /// For the requests that are running when the shim is told to end.
 pub(crate) const DRAIN: Duration = Duration::from_secs(30);
@@ -39,6 +60,9 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The connections that wait to be accepted, for each listener.
 pub(crate) const BACKLOG: u32 = 1024;
+
+/// The bytes of a PROXY header of version 2 after its first 16. Addresses take 36, what fronts add to them a few hundred.
+pub(crate) const PROXY_HEADER_BYTES: usize = 4096;
 
 /// The bytes of a client's Certificate message. Base64 makes 4/3 of it, so this is over what a hand-off can carry.
 pub(crate) const CERTIFICATES: i32 = 64 * 1024;

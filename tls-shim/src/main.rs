@@ -3,26 +3,35 @@
 //! This knows the order of things: command line, log, settings, what they name, listeners, serving, draining.
 
 mod activity;
+mod answer;
 mod authority;
 mod body;
 mod ca_names;
 mod check;
 mod cli;
 mod connection;
+mod dial;
 mod distinguished_name;
 mod file;
+mod grpc;
 mod handoff;
 mod headers;
+mod kept;
 mod limits;
+mod list;
 mod listen;
 mod log;
+mod multiplexed;
 mod proxy;
+mod proxy_protocol;
 mod settings;
 mod sni;
 mod stall;
 mod start;
 mod tls;
+mod tunnel;
 mod upstream;
+mod websocket;
 
 use std::path::Path;
 use std::process::ExitCode;

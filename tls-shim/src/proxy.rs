@@ -4,18 +4,24 @@ use std::error::Error;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode};
-use http_body_util::{Either, Full};
+use http::header::{CONTENT_TYPE, HeaderValue, UPGRADE};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::client::legacy;
+use hyper::upgrade;
 
-use crate::authority;
-use crate::body::{Answer, Outgoing};
+use crate::answer::Answer;
+use crate::authority::{self, Refusal};
+use crate::body::Outgoing;
+use crate::grpc;
 use crate::handoff::HandOff;
-use crate::headers::{self, Way};
-use crate::upstream::Upstream;
+use crate::headers::{self, Onward, Way};
+use crate::sni::ServerName;
+use crate::tunnel::After;
+use crate::upstream::{SendError, Upstream};
+use crate::websocket;
 
 /// What Kong says where its own upstream fails.
 const BAD_GATEWAY: &str = "An invalid response was received from the upstream server";
@@ -26,16 +32,26 @@ pub(crate) struct Client {
     pub(crate) way: Way,
     /// The certificate of the client; none where it was not asked or had none.
     pub(crate) hand_off: Option<HandOff>,
+    /// Whether it was asked for one.
+    pub(crate) asked: bool,
+    /// What its connection becomes.
+    pub(crate) after: After,
+    /// Its ways to Kong.
+    pub(crate) upstream: Upstream,
 }
 
-/// Sends a request to Kong and gives its answer, or one of the shim's own.
+/// Sends a request to Kong and gives its answer, or one of the shim's own. `asks` says who would be asked for a
+/// certificate now.
 pub(crate) async fn proxy(
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     client: &Client,
-    upstream: &Upstream,
+    asks: impl FnOnce(&ServerName) -> bool,
 ) -> Response<Answer> {
+    if request.headers().contains_key(UPGRADE) {
+        client.after.asked(upgrade::on(&mut request));
+    }
     let (mut request, body) = request.into_parts();
-    let host = match authority::host(&request) {
+    let host = match admit(&request, client, asks) {
         Ok(host) => host,
         Err(refusal) => {
             tracing::debug!(method = %request.method, reason = %refusal, "refused a request");
@@ -43,51 +59,81 @@ pub(crate) async fn proxy(
         }
     };
     let target = request.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let grpc = client.upstream.takes_grpc() && grpc::is(&request);
+    // The host is one: it was admitted.
+    let grpc = grpc.then(|| Authority::try_from(host.as_bytes()).ok()).flatten();
+    let onward = match grpc {
+        Some(_) => Onward::Http2,
+        None if websocket::is_asked_for(&request) => Onward::WebSocket,
+        None => Onward::Http1,
+    };
     let body = Outgoing(body);
     let hand_off = client.hand_off.as_ref().map(|hand_off| hand_off.values(SystemTime::now()));
-    headers::to_kong(&mut request.headers, host, body.length(), client.way, hand_off);
+    headers::to_kong(&mut request.headers, host, body.length(), client.way, hand_off, onward);
 
-    match upstream.send(request.method.clone(), target, request.headers, body).await {
-        // The shim asks for no other protocol.
-        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            tracing::warn!("Kong switched to a protocol that nobody asked for");
-            answer(StatusCode::BAD_GATEWAY, BAD_GATEWAY)
-        }
-        Ok(mut response) => {
-            tracing::debug!(
-                method = %request.method,
-                path = request.uri.path(),
-                client = %client.way.client,
-                certificate = client.hand_off.is_some(),
-                status = response.status().as_u16(),
-                "passed a request"
-            );
-            headers::to_client(response.headers_mut());
-            response.map(Either::Left)
-        }
+    let mut outgoing = Request::new(body);
+    *outgoing.method_mut() = request.method.clone();
+    *outgoing.uri_mut() = Uri::from(target);
+    *outgoing.headers_mut() = request.headers;
+    let answered = match grpc {
+        Some(host) => client.upstream.send_grpc(host, outgoing).await,
+        None => client.upstream.send(outgoing).await,
+    };
+    let mut response = match answered {
+        Ok(response) => response,
         Err(error) => {
             log_failure(&error);
-            answer(StatusCode::BAD_GATEWAY, BAD_GATEWAY)
+            return answer(StatusCode::BAD_GATEWAY, BAD_GATEWAY);
         }
+    };
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switches && !(onward == Onward::WebSocket && websocket::is_agreed_to(response.headers())) {
+        tracing::warn!("Kong switched to a protocol that nobody asked for");
+        return answer(StatusCode::BAD_GATEWAY, BAD_GATEWAY);
     }
+    tracing::debug!(
+        method = %request.method,
+        path = request.uri.path(),
+        client = %client.way.client,
+        certificate = client.hand_off.is_some(),
+        status = response.status().as_u16(),
+        "passed a request"
+    );
+    headers::to_client(response.headers_mut());
+    if switches {
+        websocket::say(response.headers_mut());
+        client.after.agreed(upgrade::on(&mut response));
+    }
+    response
+}
+
+/// The host of a request that may go to Kong.
+fn admit(
+    request: &Parts,
+    client: &Client,
+    asks: impl FnOnce(&ServerName) -> bool,
+) -> Result<HeaderValue, Refusal> {
+    let host = authority::host(request)?;
+    if !client.asked && authority::is_misdirected(&host, asks) { Err(Refusal::Misdirected) } else { Ok(host) }
 }
 
 /// A short answer of the shim's own, in the form of Kong's.
 fn answer(status: StatusCode, message: &str) -> Response<Answer> {
     let body = format!("{{\"message\":\"{message}\"}}");
-    let mut response = Response::new(Either::Right(Full::new(Bytes::from(body))));
+    let mut response = Response::new(Answer::Own(Full::new(Bytes::from(body))));
     *response.status_mut() = status;
     let json = HeaderValue::from_static("application/json; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, json);
     response
 }
 
-fn log_failure(error: &legacy::Error) {
-    let cause = error.source();
-    let reason = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {}", innermost(cause)));
+fn log_failure(error: &SendError) {
+    let reason = match error.source() {
+        Some(cause) => format!("{error}: {}", innermost(cause)),
+        None => error.to_string(),
+    };
     // A client that leaves while it sends a body is no fault of Kong's.
-    let by_client =
-        cause.and_then(|cause| cause.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_user);
+    let by_client = matches!(error, SendError::Http(error) if error.is_user());
     if by_client {
         tracing::debug!(reason, "a client left in the middle of a request");
     } else {

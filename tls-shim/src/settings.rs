@@ -2,14 +2,21 @@
 //!
 //! A key that is not known, or not supported, is an error: nobody shall believe in a setting that does nothing.
 
-use std::net::SocketAddr;
+mod network;
+mod upstream;
+
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http::uri::Authority;
 use serde::Deserialize;
 
 use crate::file::{self, FileError};
+
+use crate::proxy_protocol;
+
+use self::network::Network;
+pub(crate) use self::upstream::{Upstream, UpstreamTls};
 
 /// All that the shim is told, valid.
 #[derive(Debug, Deserialize)]
@@ -19,6 +26,18 @@ pub(crate) struct Settings {
     pub(crate) listen: Listen,
     /// Kong's proxy listener.
     pub(crate) upstream: Upstream,
+    /// Kong's proxy listener for gRPC, which speaks HTTP/2. Without it a request of gRPC goes on as any other.
+    #[serde(default)]
+    pub(crate) grpc_upstream: Option<Upstream>,
+    /// How Kong is known, where one of its listeners speaks TLS.
+    #[serde(default)]
+    pub(crate) upstream_tls: Option<UpstreamTls>,
+    /// Whether Kong is told of a client's addresses by the PROXY protocol, and in which version.
+    #[serde(default)]
+    pub(crate) send_proxy_protocol: Option<proxy_protocol::Version>,
+    /// Whether clients come by fronts that speak the PROXY protocol, and from where. Then nobody else can connect.
+    #[serde(default)]
+    pub(crate) accept_proxy_protocol: Option<Fronts>,
     /// Where Kong's configuration is read.
     pub(crate) kong: Kong,
     /// What the shim shows to clients.
@@ -51,10 +70,25 @@ pub(crate) struct CertificateFiles {
 #[serde(try_from = "Vec<String>")]
 pub(crate) struct Listen(pub(crate) Vec<SocketAddr>);
 
-/// Host and port of Kong's proxy listener, which speaks plain HTTP.
+/// From where fronts connect. At least one network.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) struct Upstream(pub(crate) Authority);
+#[serde(try_from = "Vec<Network>")]
+pub(crate) struct Fronts(Vec<Network>);
+
+impl Fronts {
+    /// Whether a connection from this address is one of them.
+    pub(crate) fn contain(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(address))
+    }
+}
+
+impl TryFrom<Vec<Network>> for Fronts {
+    type Error = String;
+
+    fn try_from(networks: Vec<Network>) -> Result<Self, String> {
+        if networks.is_empty() { Err("expected at least one network".into()) } else { Ok(Self(networks)) }
+    }
+}
 
 /// A length of time, above zero.
 #[derive(Debug, Deserialize)]
@@ -73,7 +107,16 @@ impl Settings {
     /// # Errors
     /// Names the file, the line and the key.
     pub(crate) fn read(path: &Path) -> Result<Self, FileError> {
-        file::read(path, Self::parse)
+        file::read(path, |text| Self::parse(text)?.consistent())
+    }
+
+    /// What single keys cannot show.
+    fn consistent(self) -> Result<Self, String> {
+        let tls = self.upstream.tls || self.grpc_upstream.as_ref().is_some_and(|upstream| upstream.tls);
+        if self.upstream_tls.is_some() && !tls {
+            return Err("upstream_tls: no upstream is an https:// one".to_owned());
+        }
+        Ok(self)
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -104,29 +147,6 @@ impl TryFrom<Vec<String>> for Listen {
                 .map_err(|_| format!("{text:?} is not an address such as \"0.0.0.0:8443\" or \"[::]:8443\""))
         };
         addresses.iter().map(parse).collect::<Result<_, _>>().map(Self)
-    }
-}
-
-impl TryFrom<String> for Upstream {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if text.starts_with("https:") {
-            return Err(format!(
-                "{text:?}: TLS towards Kong is not supported; use http:// on a trusted network"
-            ));
-        }
-        let wrong = || format!("{text:?} is not a URL such as \"http://127.0.0.1:8000\"");
-        let authority = text.strip_prefix("http://").ok_or_else(wrong)?;
-        let authority: Authority =
-            authority.strip_suffix('/').unwrap_or(authority).parse().map_err(|_| wrong())?;
-        // A user, an empty host or a port that is none would parse as an authority.
-        let port = authority.as_str().strip_prefix(authority.host()).ok_or_else(wrong)?;
-        let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
-        if authority.host().is_empty() || !(port.is_empty() || port.strip_prefix(':').is_some_and(is_port)) {
-            return Err(wrong());
-        }
-        Ok(Self(authority))
     }
 }
 
@@ -166,10 +186,26 @@ proof_key_file: /usr/local/kong/mtls-auth.key
     fn what_stands_there_is_read() {
         let settings = Settings::parse(GOOD).unwrap();
         assert_eq!(settings.listen.0, ["0.0.0.0:8443".parse().unwrap(), "[::1]:0".parse().unwrap()]);
-        assert_eq!(settings.upstream.0, "127.0.0.1:8000");
+        assert_eq!(settings.upstream.address(), "127.0.0.1:8000");
         assert_eq!(settings.kong.poll_interval.0, Duration::from_secs(5));
+        assert!(settings.grpc_upstream.is_none());
+        let settings = Settings::parse(&format!("{GOOD}\ngrpc_upstream: http://127.0.0.1:9080")).unwrap();
+        assert_eq!(settings.grpc_upstream.unwrap().address(), "127.0.0.1:9080");
         let settings = Settings::parse(&GOOD.replace("  poll_interval: 5s\n", "")).unwrap();
         assert_eq!(settings.kong.poll_interval.0, kong_entities::POLL_INTERVAL);
+    }
+
+    #[test]
+    fn tls_towards_kong_is_only_of_matter_where_there_is_some() {
+        let consistent = |text: String| Settings::parse(&text).unwrap().consistent();
+        let plain = format!("{GOOD}\nupstream_tls: {{verify_name: kong}}");
+        assert!(consistent(plain.clone()).unwrap_err().contains("upstream_tls"));
+        for text in
+            [plain.replace("upstream: http:", "upstream: https:"), plain + "\ngrpc_upstream: https://a"]
+        {
+            let tls = consistent(text).unwrap().upstream_tls.unwrap();
+            assert_eq!((tls.ca, tls.verify_name.as_deref(), tls.verify_sni), (None, Some("kong"), false));
+        }
     }
 
     #[test]
@@ -180,7 +216,9 @@ proof_key_file: /usr/local/kong/mtls-auth.key
             ("upstream:", "status_listen: 127.0.0.1:1\nupstream:", "status_listen", "line 3"),
             ("upstream:", "plugin_server: /a\nupstream:", "plugin_server", "line 3"),
             ("cert: /etc", "certificate: /etc", "certificate", "line 7"),
-            ("upstream: http:", "upstream: https:", "upstream", "line 3"),
+            ("upstream: http:", "upstream: ftp:", "upstream", "line 3"),
+            ("proof_key_file:", "upstream_tls: {cert: /a}\nproof_key_file:", "cert", "line 8"),
+            ("proof_key_file:", "upstream_tls: {verify_sni: 1}\nproof_key_file:", "verify_sni", "line 8"),
             ("http://127.0.0.1:8000", "127.0.0.1:8000", "upstream", "line 3"),
             ("http://127.0.0.1:8000", "http://127.0.0.1:8000/path", "upstream", "line 3"),
             ("http://127.0.0.1:8000", "http://user@127.0.0.1:8000", "upstream", "line 3"),
@@ -193,6 +231,26 @@ proof_key_file: /usr/local/kong/mtls-auth.key
             ("poll_interval: 5s", "poll_interval: 99999999999s", "poll_interval", "line 6"),
             ("0.0.0.0:8443", "localhost:8443", "listen", "line 2"),
             ("[\"0.0.0.0:8443\", \"[::1]:0\"]", "[]", "listen", "line 2"),
+            ("proof_key_file:", "send_proxy_protocol: v3\nproof_key_file:", "send_proxy_protocol", "line 8"),
+            (
+                "proof_key_file:",
+                "send_proxy_protocol: true\nproof_key_file:",
+                "send_proxy_protocol",
+                "line 8",
+            ),
+            (
+                "proof_key_file:",
+                "accept_proxy_protocol: []\nproof_key_file:",
+                "accept_proxy_protocol",
+                "line 8",
+            ),
+            (
+                "proof_key_file:",
+                "accept_proxy_protocol: [a]\nproof_key_file:",
+                "accept_proxy_protocol",
+                "line 8",
+            ),
+            ("proof_key_file:", "grpc_upstream: h2c://a\nproof_key_file:", "grpc_upstream", "line 8"),
             ("proof_key_file:", "upstream: http://a\nproof_key_file:", "upstream", "line 8"),
             ("listen: [\"0.0.0.0:8443\", \"[::1]:0\"]\n", "", "listen", "line"),
             ("proof_key_file: /usr/local/kong/mtls-auth.key\n", "", "proof_key_file", "line"),

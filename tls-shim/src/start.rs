@@ -13,7 +13,7 @@ use crate::listen::BindError;
 use crate::settings::Settings;
 use crate::sni::{self, ServerName, SniMap};
 use crate::tls::{ServerCertificate, Tls};
-use crate::upstream::Upstream;
+use crate::upstream::Kong;
 
 /// Why the shim does not start. Each names the file or address, and what is wrong with it.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,12 @@ pub(crate) fn shim(settings: &Settings) -> Result<Shim, StartError> {
     let tls = Arc::new(tls(settings, certificate, Arc::clone(&map))?);
     say(&map);
     tokio::spawn(follow(entities, Arc::clone(&tls)));
-    Ok(Shim { tls, proof_key, upstream: Upstream::new(settings.upstream.0.clone()) })
+    Ok(Shim {
+        tls,
+        proof_key,
+        kong: Arc::new(Kong::new(settings)?),
+        fronts: settings.accept_proxy_protocol.clone(),
+    })
 }
 
 /// As [`Tls::new`], with the file in the error.

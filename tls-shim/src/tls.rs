@@ -114,6 +114,11 @@ impl Tls {
         self.policy.store(Arc::new(next));
     }
 
+    /// Whether a handshake that began now would ask a client that names this server.
+    pub(crate) fn asks(&self, name: &ServerName) -> bool {
+        self.policy.load().decide(name).0
+    }
+
     /// Does the server's side of a handshake.
     ///
     /// # Errors

@@ -1,61 +1,179 @@
-//! This knows Kong's side: a pool of HTTP/1.1 connections to its proxy listener.
+//! This knows Kong's side: a request goes to it on a connection that was kept, or on a new one.
 
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Method, Request, Response, Uri, Version};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error};
+use std::sync::Arc;
+
+use http::header::HOST;
+use http::uri::Authority;
+use http::{Request, Response, Uri, Version};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::answer::Answer;
 use crate::body::Outgoing;
+use crate::dial::{Caller, Dial, DialError, Protocol};
+use crate::file::FileError;
+use crate::kept::Kept;
 use crate::limits;
+use crate::multiplexed::{Multiplexed, Room};
+use crate::proxy_protocol::Addresses;
+use crate::settings::Settings;
+use crate::sni::ServerName;
 
-/// The way to Kong.
+/// The ways to Kong, for all clients.
+pub(crate) struct Kong {
+    plain: Dial,
+    grpc: Option<Dial>,
+    kept: Arc<Kept>,
+}
+
+/// The ways to Kong of one client.
 pub(crate) struct Upstream {
-    authority: Authority,
-    client: Client<HttpConnector, Outgoing>,
+    kong: Arc<Kong>,
+    caller: Caller,
+    /// Those of all clients, or its own.
+    kept: Arc<Kept>,
+    multiplexed: Multiplexed,
+}
+
+/// Why Kong gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The connection broke, or what came over it is not HTTP.
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
+impl Kong {
+    /// No connection is made yet.
+    ///
+    /// # Errors
+    /// See [`Dial::new`].
+    pub(crate) fn new(settings: &Settings) -> Result<Self, FileError> {
+        let dial = |upstream| Dial::new(upstream, settings);
+        Ok(Self {
+            plain: dial(&settings.upstream)?,
+            grpc: settings.grpc_upstream.as_ref().map(dial).transpose()?,
+            kept: Arc::default(),
+        })
+    }
 }
 
 impl Upstream {
-    /// Prepares a pool; no connection is made yet.
-    pub(crate) fn new(authority: Authority) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(limits::CONNECT));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(limits::UPSTREAM_IDLE)
-            .pool_max_idle_per_host(limits::UPSTREAM_IDLE_CONNECTIONS)
-            .http1_max_headers(limits::HEADER_FIELDS)
-            // The request has the client's host.
-            .set_host(false)
-            .build(connector);
-        Self { authority, client }
+    /// For a client that has come; no connection is made yet.
+    pub(crate) fn new(kong: Arc<Kong>, named: &ServerName, addresses: Addresses) -> Self {
+        let name = match named {
+            ServerName::Name(name) => Some(name.as_str().into()),
+            // Kong might take it for a name that the shim has not.
+            ServerName::None | ServerName::Undecidable(_) => None,
+        };
+        let kept = if kong.plain.announces() { Arc::default() } else { Arc::clone(&kong.kept) };
+        Self { kong, caller: Caller { name, addresses }, kept, multiplexed: Multiplexed::default() }
     }
 
-    /// Sends a request. The answer comes as soon as its header is there, the body may still be on its way in both
-    /// directions. Dropping the future, or the answer's body, ends the request and its connection.
+    /// Whether Kong has a listener for gRPC.
+    pub(crate) fn takes_grpc(&self) -> bool {
+        self.kong.grpc.is_some()
+    }
+
+    /// Sends a request, whose target is a path, over HTTP/1.1. The answer comes as soon as its header is there, the body
+    /// may still be on its way in both directions. Dropping the future, or the answer's body, ends the request and its
+    /// connection.
     ///
     /// A request is sent again only where none of it had been written to a kept connection that Kong had closed.
     ///
     /// # Errors
-    /// Kong cannot be reached, or what it says is not HTTP.
-    pub(crate) async fn send(
-        &self,
-        method: Method,
-        target: PathAndQuery,
-        headers: HeaderMap,
-        body: Outgoing,
-    ) -> Result<Response<Incoming>, Error> {
-        let mut uri = http::uri::Parts::default();
-        uri.scheme = Some(Scheme::HTTP);
-        uri.authority = Some(self.authority.clone());
-        uri.path_and_query = Some(target);
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = Uri::from_parts(uri).expect("scheme, authority and path are a URI");
+    /// See [`SendError`].
+    pub(crate) async fn send(&self, mut request: Request<Outgoing>) -> Result<Response<Answer>, SendError> {
+        let plain = &self.kong.plain;
+        let name = plain.name(&self.caller);
         *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() = headers;
-        self.client.request(request).await
+        loop {
+            let waiting = self.kept.take(&name);
+            let is_kept = waiting.is_some();
+            let mut sender = match waiting {
+                Some(sender) => sender,
+                None => open_http1(plain, &self.caller).await?,
+            };
+            match sender.try_send_request(request).await {
+                Ok(response) => {
+                    self.kept.put(name, sender);
+                    return Ok(response.map(|body| Answer::Kong { body, _stream: None }));
+                }
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if is_kept => request = unsent,
+                    _ => return Err(error.into_error().into()),
+                },
+            }
+        }
     }
+
+    /// As [`Self::send`], over HTTP/2 for this host. The request shares its connection with others of the
+    /// same client, and ends alone.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    ///
+    /// # Panics
+    /// Where Kong has no such listener ([`Self::takes_grpc`]).
+    pub(crate) async fn send_grpc(
+        &self,
+        host: Authority,
+        mut request: Request<Outgoing>,
+    ) -> Result<Response<Answer>, SendError> {
+        let dial = self.kong.grpc.as_ref().expect("a listener for gRPC");
+        let mut uri = std::mem::take(request.uri_mut()).into_parts();
+        (uri.scheme, uri.authority) = (Some(dial.scheme()), Some(host));
+        *request.uri_mut() = Uri::from_parts(uri).expect("scheme, authority and path are a URI");
+        *request.version_mut() = Version::HTTP_2;
+        request.headers_mut().remove(HOST);
+        loop {
+            let Room { mut sender, stream, is_kept } =
+                self.multiplexed.room(async || open_http2(dial, &self.caller).await).await?;
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok(response.map(|body| Answer::Kong { body, _stream: Some(stream) })),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if is_kept => request = unsent,
+                    _ => return Err(error.into_error().into()),
+                },
+            }
+        }
+    }
+}
+
+async fn open_http1(dial: &Dial, caller: &Caller) -> Result<http1::SendRequest<Outgoing>, SendError> {
+    let stream = dial.connect(caller, Protocol::Http1).await?;
+    let (sender, connection) =
+        http1::Builder::new().max_headers(limits::HEADER_FIELDS).handshake(stream).await?;
+    drive(connection.with_upgrades());
+    Ok(sender)
+}
+
+async fn open_http2(dial: &Dial, caller: &Caller) -> Result<http2::SendRequest<Outgoing>, SendError> {
+    let stream = dial.connect(caller, Protocol::Http2).await?;
+    let (interval, patience) = limits::PING;
+    // An answer that is not read fills its own window only: the connection has room for those of all streams, or a few
+    // such answers would bring all others to a halt.
+    let window = limits::UPSTREAM_STREAM_WINDOW;
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(interval)
+        .keep_alive_timeout(patience)
+        .initial_stream_window_size(window)
+        .initial_connection_window_size(window * limits::UPSTREAM_STREAMS as u32)
+        .max_header_list_size(limits::HEADER_BYTES as u32)
+        .handshake(stream)
+        .await?;
+    drive(connection);
+    Ok(sender)
+}
+
+/// Lets a connection run to its end.
+fn drive(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection to Kong broke");
+        }
+    });
 }

@@ -102,7 +102,9 @@ fn an_answer_may_come_before_the_body() {
     write_megabytes(rig.dir.path(), 20);
     for version in ["--http1.1", "--http2"] {
         let upload = [version, "--upload-file", "body", "--write-out", "%{http_code}", "--output", "answer"];
-        assert_eq!(rig.curl(OPEN, "/early", &upload), "401");
+        // curl ends its upload short of the length that it had said, and may still hear what is wrong with that.
+        let output = rig.try_curl(OPEN, "/early", &upload);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "401", "{output:?}");
         assert_eq!(std::fs::read_to_string(rig.dir.path().join("answer")).unwrap(), "early");
         rig.curl(OPEN, "/after", &[version]);
     }
@@ -228,7 +230,7 @@ fn requests_that_are_not_clear_are_refused() {
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n", 400),
         ("GET https://b/ HTTP/1.1\r\nHost: a\r\n", 400),
-        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n", 400),
+        ("GET * HTTP/1.1\r\nHost: a\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n", 400),
         ("GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n", 400),
@@ -289,18 +291,6 @@ fn old_requests_are_passed_on_as_new_ones() {
     );
     assert!(answer.contains("\"path\":\"/abs?q\""), "{answer}");
     assert_eq!(rig.upstream.requests()[1].values("host"), ["a.example"]);
-}
-
-#[test]
-fn nobody_upgrades() {
-    let rig = Rig::new(ONE_ROUTE);
-    let answer = exchange(
-        &rig,
-        "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n",
-    );
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    let request = rig.upstream.wait_for("/ws");
-    assert!(request.values("upgrade").is_empty() && request.values("connection").is_empty(), "{request:?}");
 }
 
 #[tokio::test]

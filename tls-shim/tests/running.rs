@@ -143,7 +143,16 @@ fn whatever_is_wrong_is_named_and_nothing_starts() {
             "shim.yml",
             "admin_url",
         ),
-        (|dir| replace(dir, "http://", "https://"), "shim.yml", "upstream"),
+        (|dir| replace(dir, "http://", "ftp://"), "shim.yml", "upstream"),
+        (|dir| replace(dir, "kong:", "upstream_tls: {verify_sni: true}\nkong:"), "shim.yml", "upstream_tls"),
+        (
+            |dir| {
+                replace(dir, "http://", "https://");
+                replace(dir, "kong:", "upstream_tls: {ca: /nowhere/ca.crt}\nkong:");
+            },
+            "ca.crt",
+            "No such file",
+        ),
         (|dir| std::fs::remove_file(dir.join("server.crt")).unwrap(), "server.crt", "No such file"),
         (|dir| std::fs::write(dir.join("server.crt"), "").unwrap(), "server.crt", "empty"),
         (|dir| std::fs::write(dir.join("server.crt"), "x").unwrap(), "server.crt", "no certificate"),

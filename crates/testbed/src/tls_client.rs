@@ -3,12 +3,14 @@
 //! It is OpenSSL's, so it can name any server and force a version. It trusts every server.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use openssl::ec::EcKey;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::{
-    HandshakeError, Ssl, SslContext, SslContextBuilder, SslMethod, SslStream, SslVerifyMode, SslVersion,
+    HandshakeError, ShutdownState, Ssl, SslContext, SslContextBuilder, SslMethod, SslStream, SslVerifyMode,
+    SslVersion,
 };
 use openssl::x509::X509;
 
@@ -21,6 +23,7 @@ pub use openssl::ssl::SslVersion as Version;
 pub struct TlsClient {
     context: SslContextBuilder,
     sni: Option<String>,
+    preface: Vec<u8>,
 }
 
 /// A connection after its handshake.
@@ -34,13 +37,19 @@ impl TlsClient {
     pub fn new(sni: Option<&str>) -> Self {
         let mut context = SslContext::builder(SslMethod::tls_client()).expect("a context");
         context.set_verify(SslVerifyMode::NONE);
-        Self { context, sni: sni.map(str::to_owned) }
+        Self { context, sni: sni.map(str::to_owned), preface: Vec::new() }
     }
 
     /// Speaks this version only.
     pub fn version(mut self, version: SslVersion) -> Self {
         self.context.set_min_proto_version(Some(version)).expect("a version");
         self.context.set_max_proto_version(Some(version)).expect("a version");
+        self
+    }
+
+    /// Sends these bytes before the handshake, as a front does that speaks the PROXY protocol.
+    pub fn preface(mut self, bytes: &[u8]) -> Self {
+        self.preface = bytes.to_vec();
         self
     }
 
@@ -86,7 +95,8 @@ impl TlsClient {
     /// What the handshake ended with. In TLS 1.3 a client is done before the server has looked at its certificate: what
     /// the server has against it comes with the first [`TlsConnection::exchange`].
     pub fn connect(self, address: SocketAddr) -> Result<TlsConnection, String> {
-        let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        stream.write_all(&self.preface).map_err(|error| error.to_string())?;
         stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
         let mut ssl = Ssl::new(&self.context.build()).expect("a connection");
         if let Some(sni) = &self.sni {
@@ -110,6 +120,23 @@ impl TlsConnection {
     /// Whether the server sent a CertificateRequest.
     pub fn asked(&self) -> bool {
         self.asked
+    }
+
+    /// Says that nothing more is sent; the other side may still send.
+    pub fn end(&mut self) {
+        // The other side may be gone already.
+        let _ = self.stream.shutdown();
+        let _ = self.stream.get_ref().stream.shutdown(Shutdown::Write);
+    }
+
+    /// Whether the other side has said that it sends nothing more, rather than just gone.
+    pub fn has_ended(&mut self) -> bool {
+        self.stream.get_shutdown().contains(ShutdownState::RECEIVED)
+    }
+
+    /// Lets a write fail that does not go on for a second, in place of waiting for ever.
+    pub fn limit_writes(&self) {
+        self.stream.get_ref().stream.set_write_timeout(Some(Duration::from_secs(1))).expect("a limit");
     }
 
     /// Sends bytes and reads until the server ends the connection.

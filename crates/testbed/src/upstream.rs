@@ -7,12 +7,19 @@
 //! | `/trailers` | a chunked body and the trailer `X-Sum: 1` |
 //! | `/hold` | as any other, once [`Upstream::release`] is called |
 //! | `/early` | 401, before the body of the request is read |
+//! | `/endless` | a body that does not end; see [`Upstream::wait_for_stalled`] |
+//! | `/unread` | none: the body of the request is not read |
+//! | `/cut` | a part of a chunked body, after which the connection is closed |
+//! | `/twice` | `first`, and one more answer that nobody asked for, `second` |
+//! | `/hints` | 103, and then as any other |
+//! | `/tunnel` | 101 to `websocket`; then all that comes comes back, and at its end `bye` |
 //! | `/close` | none: the connection is closed |
 //! | any other | JSON: `method`, `path`, `headers` as pairs in the order and spelling of the wire, `body` with `length`, `sha256` and `trailers` |
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use openssl::sha::Sha256;
 
@@ -47,6 +54,7 @@ struct State {
     requests: Vec<Recorded>,
     released: bool,
     aborted: usize,
+    stalled: Vec<usize>,
 }
 
 impl Recorded {
@@ -104,6 +112,15 @@ impl Upstream {
         find(&self.seen.state.lock().unwrap()).unwrap_or_else(|| panic!("no request for {path} came"))
     }
 
+    /// Waits until nobody has taken more of so many endless answers for a second, and tells how many bytes of each were.
+    ///
+    /// # Panics
+    /// After [`PATIENCE`].
+    pub fn wait_for_stalled(&self, count: usize) -> Vec<usize> {
+        assert!(self.seen.wait(|state| state.stalled.len() >= count), "all is taken");
+        self.seen.state.lock().unwrap().stalled.clone()
+    }
+
     /// Waits until so many requests were given up by their sender before they were answered.
     ///
     /// # Panics
@@ -149,6 +166,30 @@ fn request(reader: &mut BufReader<&TcpStream>, mut stream: &TcpStream, seen: &Ar
     let mut body = Body::of(&head);
     match head.path.as_str() {
         "/close" => return Ok(false),
+        "/endless" => {
+            endless(stream, seen)?;
+            return Ok(false);
+        }
+        "/unread" => {
+            seen.wait(|state| state.released);
+            return Ok(false);
+        }
+        "/cut" => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            write_chunk(stream, b"part")?;
+            return Ok(false);
+        }
+        "/twice" => {
+            let answer =
+                |text: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+            stream.write_all((answer("first") + &answer("second")).as_bytes())?;
+            return Ok(true);
+        }
+        "/hints" => stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nClient-Cert: x\r\n\r\n")?,
+        "/tunnel" => {
+            tunnel(reader, stream)?;
+            return Ok(false);
+        }
         path if path.starts_with("/echo") => {
             stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
             while let Some(part) = body.read(reader)? {
@@ -192,10 +233,38 @@ fn request(reader: &mut BufReader<&TcpStream>, mut stream: &TcpStream, seen: &Ar
         });
         let answer = answer.to_string();
         let length = answer.len();
+        let answer = if head.method == "HEAD" { String::new() } else { answer };
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json";
         write!(stream, "{head}\r\nContent-Length: {length}\r\n\r\n{answer}")?;
     }
     Ok(true)
+}
+
+/// Agrees to become a WebSocket, whoever asks, and echoes bytes; what they mean is no matter here.
+fn tunnel(reader: &mut BufReader<&TcpStream>, mut stream: &TcpStream) -> io::Result<()> {
+    let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n";
+    write!(stream, "{head}Sec-WebSocket-Accept: accepted\r\n\r\n")?;
+    loop {
+        let part = reader.fill_buf()?.to_vec();
+        if part.is_empty() {
+            return stream.write_all(b"bye");
+        }
+        stream.write_all(&part)?;
+        reader.consume(part.len());
+    }
+}
+
+/// Sends until nobody takes more.
+fn endless(mut stream: &TcpStream, seen: &Arc<Seen>) -> io::Result<()> {
+    stream.set_write_timeout(Some(Duration::from_secs(1)))?;
+    stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    let part = vec![b'x'; CHUNK];
+    let mut sent = 0;
+    while write_chunk(stream, &part).is_ok() {
+        sent += CHUNK;
+    }
+    seen.change(|state| state.stalled.push(sent));
+    Ok(())
 }
 
 const CHUNK: usize = 16 * 1024;

@@ -7,9 +7,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::Incoming;
-use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use openssl::pkey::PKey;
 use openssl::ssl::{Ssl, SslContext, SslMethod};
+use openssl::x509::X509;
+use testbed::pki::Leaf;
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
@@ -19,13 +22,29 @@ pub struct Client(SendRequest<Body>);
 
 impl Client {
     pub async fn connect(address: SocketAddr, sni: &str) -> Self {
+        Self::connect_with(address, sni, None).await
+    }
+
+    /// One that presents a certificate when asked.
+    pub async fn connect_with(address: SocketAddr, sni: &str, certificate: Option<&Leaf>) -> Self {
         let mut context = SslContext::builder(SslMethod::tls_client()).unwrap();
+        if let Some(leaf) = certificate {
+            context.set_certificate(&X509::from_pem(leaf.cert.as_bytes()).unwrap()).unwrap();
+            context.set_private_key(&PKey::private_key_from_pem(leaf.key.as_bytes()).unwrap()).unwrap();
+        }
         context.set_alpn_protos(b"\x02h2").unwrap();
         let mut ssl = Ssl::new(&context.build()).unwrap();
         ssl.set_hostname(sni).unwrap();
-        let mut stream = SslStream::new(ssl, TcpStream::connect(address).await.unwrap()).unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut stream = SslStream::new(ssl, stream).unwrap();
         Pin::new(&mut stream).connect().await.unwrap();
-        let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        // Room for many answers that nobody reads.
+        let (sender, connection) = Builder::new(TokioExecutor::new())
+            .initial_connection_window_size(1 << 30)
+            .handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
         tokio::spawn(connection);
         Self(sender)
     }

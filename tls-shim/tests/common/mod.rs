@@ -1,7 +1,11 @@
 //! A shim of its own for each test, between clients and an upstream that tells what it saw.
 #![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
 
+pub mod announced;
+pub mod frames;
+pub mod grpc;
 pub mod h2;
+pub mod tls_front;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -44,8 +48,32 @@ impl Rig {
 
     /// A shim that takes `address` for Kong's.
     pub fn with_upstream(entities: &str, upstream: Upstream, address: SocketAddr) -> Self {
+        Self::build(entities, upstream, address, "")
+    }
+
+    /// A shim with further lines in its settings.
+    pub fn with_settings(entities: &str, settings: &str) -> Self {
+        let upstream = Upstream::start();
+        let address = upstream.address();
+        Self::build(entities, upstream, address, settings)
+    }
+
+    /// A shim with these settings in place of `upstream`.
+    pub fn with_kong(entities: &str, upstream: Upstream, settings: &str) -> Self {
+        let address = upstream.address();
+        Self::build(entities, upstream, address, settings)
+    }
+
+    fn build(entities: &str, upstream: Upstream, address: SocketAddr, settings: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         write_settings(dir.path(), "[\"127.0.0.1:0\"]", address);
+        let path = dir.path().join("shim.yml");
+        let mut all = std::fs::read_to_string(&path).unwrap();
+        if settings.starts_with("upstream: ") {
+            all = all.replace(&format!("upstream: http://{address}\n"), "");
+        }
+        all += settings;
+        std::fs::write(path, all).unwrap();
         write_entities(dir.path(), entities);
         let shim = start(dir.path());
         let address = listening(&shim);
