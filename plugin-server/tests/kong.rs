@@ -12,7 +12,7 @@ use client_cert::{Presented, Proof, ProofKey};
 use common::{BINARY, Prefix};
 use kong_double::recording::Recording;
 use kong_double::wire::Wire;
-use kong_double::{Double, DoubleConfig, EarlierAuth, KongVersion, PluginConfig, Protocol, Route};
+use kong_double::{Consumer, Double, DoubleConfig, EarlierAuth, KongVersion, PluginConfig, Protocol, Route};
 use serde_json::{Value as Json, json};
 use testbed::pki::{Ca, Leaf, Subject};
 use testbed::process::Process;
@@ -150,10 +150,41 @@ fn routes(played: Played, socket: &Path, upstream: SocketAddr) -> DoubleConfig {
 
 impl Setup {
     async fn start(played: Played, change: impl Fn(&mut DoubleConfig)) -> Self {
-        let prefix = Prefix::new();
-        let ca = Ca::root("root");
+        let (prefix, ca) = (Prefix::new(), Ca::root("root"));
         let file = prefix.write("kong.json", &declarative(&ca));
         let server = prefix.serve(&["--declarative-config", file.to_str().unwrap()]);
+        Self::with(played, prefix, ca, server, change).await
+    }
+
+    /// Of a server that has no source of consumers but Kong.
+    async fn without_options(played: Played) -> Self {
+        let (prefix, ca) = (Prefix::new(), Ca::root("root"));
+        let server = prefix.serve(&[]);
+        let pem = ca.pem();
+        Self::with(played, prefix, ca, server, |config| {
+            let consumer = |id: u8, name: &str| Consumer {
+                id: format!("{id}1111111-1111-4111-8111-111111111111"),
+                username: Some(name.into()),
+                custom_id: None,
+            };
+            config.consumers = vec![consumer(1, "alice"), consumer(2, "anon")];
+            config.routes.truncate(2);
+            for (route, extra) in config.routes.iter_mut().zip([json!({}), json!({"anonymous": "anon"})]) {
+                let mut plugin = json!({"ca_certificates": [pem], "consumer_by": ["username"]});
+                plugin.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+                route.plugins = vec![PluginConfig::new("mtls-auth", plugin)];
+            }
+        })
+        .await
+    }
+
+    async fn with(
+        played: Played,
+        prefix: Prefix,
+        ca: Ca,
+        server: Process,
+        change: impl Fn(&mut DoubleConfig),
+    ) -> Self {
         let upstream = Upstream::start();
         let mut config = routes(played, &prefix.socket(), upstream.address());
         change(&mut config);
@@ -243,6 +274,36 @@ async fn each_outcome_is_told_to_the_upstream_or_the_client_in_as_few_calls_as_t
         // Nor does the server find anything wrong with how Kong uses its connections.
         let said = setup.server.output();
         assert!(said.len() == 1 && said[0].contains("serving"), "{played:?}: {said:?}");
+    }
+}
+
+/// A consumer that is found costs one call the first time; one that is not two, of which the second tells that Kong finds
+/// consumers at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn kong_itself_is_asked_for_a_consumer_the_first_time() {
+    for played in Played::all() {
+        let setup = Setup::without_options(played).await;
+        let hand_off = |name| setup.hand_off(&setup.ca.issue(Subject::client(name)));
+        let (alice, nobody, other) = (hand_off("alice"), hand_off("nobody"), hand_off("other"));
+        for (path, headers, database, status, username, calls) in [
+            ("/mapped", &alice, true, 200, Some("alice"), 5),
+            ("/mapped", &alice, true, 200, Some("alice"), 4),
+            ("/mapped", &alice, false, 200, Some("alice"), 4),
+            ("/mapped", &nobody, true, 401, None, 5),
+            ("/mapped", &nobody, true, 401, None, 3),
+            ("/mapped", &other, false, 503, None, 5),
+            ("/anonymous", &other, false, 503, None, 6),
+            ("/anonymous", &other, true, 200, Some("anon"), 8),
+            ("/anonymous", &other, false, 200, Some("anon"), 6),
+        ] {
+            setup.kong.set_consumer_store(database);
+            let (got, answer) = setup.get(path, &as_pairs(headers));
+            let made = setup.kong.rpc_calls().requests.last().unwrap().clone();
+            let context = format!("{played:?} {path} {database}: {answer} {:?}", made.methods);
+            assert_eq!(got, status, "{context}");
+            assert_eq!(seen(&answer, "x-consumer-username"), username.into_iter().collect::<Vec<_>>());
+            assert_eq!(made.event_calls(), calls, "{context}");
+        }
     }
 }
 

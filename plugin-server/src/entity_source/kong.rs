@@ -71,10 +71,14 @@ impl KongConsumers {
                 // With nobody to fall back on the request is refused either way; nothing is remembered that may not be
                 // true.
                 let Some(witness) = witness else { return Ok(None) };
-                if ask(pdk, &ConsumerKey::IdOrUsername(witness.clone()), &witness).await?.is_none() {
+                let known = ConsumerKey::IdOrUsername(witness.clone());
+                let since = Instant::now();
+                let Some(found) = ask(pdk, &known, &witness).await? else {
                     let problem = format_args!("Kong finds neither {name:?} nor {witness:?}");
                     return Err(Refusal::with(Reason::EntitySourceDown, problem));
-                }
+                };
+                // Who is fallen back on is wanted next.
+                let _ = self.remembered.insert(known, Ok(Some(found)), since);
             }
         }
         Ok(self.remembered.insert(key, Ok(found.clone()), since).unwrap_or(found))
