@@ -51,6 +51,23 @@ fn a_leaving_server_finishes_the_events_that_run() {
     assert!(server.wait().success());
 }
 
+/// Kong may be about to use a connection of its pool, and takes one that is closed for leave to pass.
+#[test]
+fn a_leaving_server_stays_while_kong_keeps_connections() {
+    let prefix = Prefix::new();
+    let mut server: Process = prefix.serve(&[]);
+    let mut kept = prefix.connect();
+    kept.ok("plugin.GetStatus", json!({}));
+    server.signal("TERM");
+    server.wait_for("leaving");
+    for _ in 0..20 {
+        kept.ok("plugin.GetStatus", json!({}));
+    }
+    drop(kept);
+    assert!(server.wait().success());
+    assert_eq!(prefix.sockets(), ["mtls-auth.socket"]);
+}
+
 /// Kong's pools keep connections to both and take any for any call.
 #[test]
 fn what_comes_to_the_wrong_server_is_asked_of_the_right_one() {
