@@ -47,8 +47,8 @@ pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemT
 }
 
 /// Reads the request's headers, decides, and tells Kong. Three PDK calls for a certificate that passes and what its
-/// [`source`] costs, one more for a group in skip mode, one more where `anonymous` is set, for only Kong knows whether an earlier plugin has authenticated
-/// the request, and those that find a consumer where Kong itself is asked.
+/// [`source`] costs; one more for a group in skip mode; one more where `anonymous` is set, for only Kong knows whether
+/// an earlier plugin has authenticated the request; and those that find a consumer where Kong itself is asked.
 async fn run(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Verdict {
     let headers = match pdk.request_headers().await {
         Ok(headers) => headers,

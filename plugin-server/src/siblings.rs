@@ -63,7 +63,9 @@ impl Siblings {
         std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o660))?;
         let mut second = own.clone().into_os_string();
         second.push(".new");
-        std::fs::hard_link(&own, &second)?;
+        // A second name for the same socket; where the file system has none, a pointer to it.
+        std::fs::hard_link(&own, &second)
+            .or_else(|_| std::os::unix::fs::symlink(own.file_name().unwrap_or_default(), &second))?;
         std::fs::rename(&second, &self.socket)?;
         Ok(listener)
     }
