@@ -12,35 +12,48 @@ use crate::ca_names::Sent;
 use crate::limits::CA_NAMES;
 use crate::settings::Settings;
 use crate::sni::{self, ServerName, Shown, SniMap};
+use crate::source::{self, Reading};
 use crate::start::{self, StartError};
 use crate::tls::ServerCertificate;
 use crate::upstream::Kong;
 
-/// Validates, prints, and gives 0 where the shim would start and 1 where it would not.
-pub(crate) fn check(config: &Path) -> ExitCode {
-    match report(config) {
-        Ok(report) => {
+/// Validates and prints. Gives 0 where the shim would start with a configuration of Kong's, and 1 where it would not: it
+/// would refuse to start, or ask everybody since it knows nothing. A snapshot file stands in for an Admin API that is
+/// away; it is no excuse for one that refuses the token, or is none at all.
+pub(crate) async fn check(config: &Path) -> ExitCode {
+    let fault = match report(config).await {
+        Ok((report, fault)) => {
             println!("{report}");
-            ExitCode::SUCCESS
+            fault
         }
-        Err(error) => {
-            eprintln!("{error}");
+        Err(error) => Some(error.to_string()),
+    };
+    match fault {
+        Some(fault) => {
+            eprintln!("{fault}");
             ExitCode::FAILURE
         }
+        None => ExitCode::SUCCESS,
     }
 }
 
-fn report(config: &Path) -> Result<String, StartError> {
+/// What is to be said of the settings, and what is wrong with the source.
+async fn report(config: &Path) -> Result<(String, Option<String>), StartError> {
     let settings = Settings::read(config)?;
     let certificate = ServerCertificate::read(&settings.default_certificate)?;
     ProofKey::read(&settings.proof_key_file)?;
     Kong::new(&settings)?;
-    let entities = kong_entities::load(&settings.kong.declarative_config)?;
+    let Reading { entities, origin } = source::read(&settings).await?;
     let map = Arc::new(sni::policy(&entities));
     let shown = certificate.summary();
     // OpenSSL has its own mind about certificates.
     start::tls(&settings, certificate, Arc::clone(&map))?;
-    Ok(format!("{}\n{}\nserver certificate: {shown}", table(&map), summary(&entities, &map)))
+    let map = if entities.is_known() {
+        format!("{}\n{}", table(&map), summary(&entities, &map))
+    } else {
+        "SNI  asked\n*    yes: nothing is known of Kong's configuration".to_owned()
+    };
+    Ok((format!("{map}\nconfiguration: {origin}\nserver certificate: {shown}"), origin.fault()))
 }
 
 /// Every SNI that is asked, one a line with the reasons, and a second line with the CA names that it is sent.

@@ -26,6 +26,7 @@ mod proxy;
 mod proxy_protocol;
 mod settings;
 mod sni;
+mod source;
 mod stall;
 mod start;
 mod tls;
@@ -51,7 +52,7 @@ use crate::start::StartError;
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Some(Command::Check { config }) = cli.command {
-        return check::check(&config);
+        return check::check(&config).await;
     }
     log::start(cli.log_level);
     let config = cli.config.unwrap_or_default();
@@ -67,7 +68,14 @@ async fn main() -> ExitCode {
 async fn run(config: &Path) -> Result<(), StartError> {
     let mut end = Signals::register()?;
     let settings = Settings::read(config)?;
-    let shim = Arc::new(start::shim(&settings)?);
+    let shim = tokio::select! {
+        shim = start::shim(&settings) => Arc::new(shim?),
+        // The Admin API may take its time.
+        signal = end.next() => {
+            tracing::info!(signal, "ended before it began");
+            return Ok(());
+        }
+    };
     let listeners =
         settings.listen.0.iter().map(|&address| listen::bind(address)).collect::<Result<Vec<_>, _>>()?;
 

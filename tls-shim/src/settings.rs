@@ -3,19 +3,19 @@
 //! A key that is not known, or not supported, is an error: nobody shall believe in a setting that does nothing.
 
 mod network;
+mod source;
 mod upstream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::file::{self, FileError};
-
 use crate::proxy_protocol;
 
 use self::network::Network;
+pub(crate) use self::source::{AdminApi, Source};
 pub(crate) use self::upstream::{Upstream, UpstreamTls};
 
 /// All that the shim is told, valid.
@@ -39,22 +39,11 @@ pub(crate) struct Settings {
     #[serde(default)]
     pub(crate) accept_proxy_protocol: Option<Fronts>,
     /// Where Kong's configuration is read.
-    pub(crate) kong: Kong,
+    pub(crate) kong: Source,
     /// What the shim shows to clients.
     pub(crate) default_certificate: CertificateFiles,
     /// The key that the plugin server has too.
     pub(crate) proof_key_file: PathBuf,
-}
-
-/// Where Kong's configuration is read.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Kong {
-    /// Kong's declarative file.
-    pub(crate) declarative_config: PathBuf,
-    /// How often the file is looked at.
-    #[serde(default)]
-    pub(crate) poll_interval: PollInterval,
 }
 
 /// A certificate with its chain, and its private key, both in PEM.
@@ -87,17 +76,6 @@ impl TryFrom<Vec<Network>> for Fronts {
 
     fn try_from(networks: Vec<Network>) -> Result<Self, String> {
         if networks.is_empty() { Err("expected at least one network".into()) } else { Ok(Self(networks)) }
-    }
-}
-
-/// A length of time, above zero.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) struct PollInterval(pub(crate) Duration);
-
-impl Default for PollInterval {
-    fn default() -> Self {
-        Self(kong_entities::POLL_INTERVAL)
     }
 }
 
@@ -150,24 +128,6 @@ impl TryFrom<Vec<String>> for Listen {
     }
 }
 
-impl TryFrom<String> for PollInterval {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a length of time above zero, such as \"5s\" or \"500ms\"");
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let number: u32 = number.parse().map_err(|_| wrong())?;
-        let unit = match unit {
-            "ms" => Duration::from_millis(1),
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            _ => return Err(wrong()),
-        };
-        if number == 0 { Err(wrong()) } else { Ok(Self(unit * number)) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,12 +147,11 @@ proof_key_file: /usr/local/kong/mtls-auth.key
         let settings = Settings::parse(GOOD).unwrap();
         assert_eq!(settings.listen.0, ["0.0.0.0:8443".parse().unwrap(), "[::1]:0".parse().unwrap()]);
         assert_eq!(settings.upstream.address(), "127.0.0.1:8000");
-        assert_eq!(settings.kong.poll_interval.0, Duration::from_secs(5));
+        let Source::DeclarativeFile(file) = settings.kong else { panic!("{:?}", settings.kong) };
+        assert_eq!((file.path.to_str(), file.poll_interval.as_secs()), (Some("/etc/kong/kong.yml"), 5));
         assert!(settings.grpc_upstream.is_none());
         let settings = Settings::parse(&format!("{GOOD}\ngrpc_upstream: http://127.0.0.1:9080")).unwrap();
         assert_eq!(settings.grpc_upstream.unwrap().address(), "127.0.0.1:9080");
-        let settings = Settings::parse(&GOOD.replace("  poll_interval: 5s\n", "")).unwrap();
-        assert_eq!(settings.kong.poll_interval.0, kong_entities::POLL_INTERVAL);
     }
 
     #[test]
@@ -212,7 +171,38 @@ proof_key_file: /usr/local/kong/mtls-auth.key
     fn what_is_wrong_is_named_with_key_and_line() {
         for (from, to, key, line) in [
             ("proof_key_file:", "proof_key:", "proof_key", "line 8"),
-            ("  poll_interval: 5s", "  admin_url: http://a", "admin_url", "line 6"),
+            (
+                "  poll_interval: 5s",
+                "  admin_url: http://a",
+                "kong: admin_url and declarative_config",
+                "line",
+            ),
+            (
+                "  poll_interval: 5s",
+                "  admin_token_file: /a",
+                "kong: admin_token_file: only with admin_url",
+                "line",
+            ),
+            (
+                "  poll_interval: 5s",
+                "  admin_ca_file: /a",
+                "kong: admin_ca_file: only with admin_url",
+                "line",
+            ),
+            (
+                "  poll_interval: 5s",
+                "  snapshot_file: /a",
+                "kong: snapshot_file: only with admin_url",
+                "line",
+            ),
+            (
+                "  poll_interval: 5s",
+                "  admin_url: ftp://a",
+                "kong.admin_url: Admin API URL \"ftp://a\"",
+                "line 6",
+            ),
+            ("  poll_interval: 5s", "  admin_url: http://a:b@c", "kong.admin_url: ", "line 6"),
+            ("  poll_interval: 5s", "  admin_token: a", "kong.admin_token", "line 6"),
             ("upstream:", "status_listen: 127.0.0.1:1\nupstream:", "status_listen", "line 3"),
             ("upstream:", "plugin_server: /a\nupstream:", "plugin_server", "line 3"),
             ("cert: /etc", "certificate: /etc", "certificate", "line 7"),

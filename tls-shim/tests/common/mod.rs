@@ -13,7 +13,7 @@ use std::process::{Command, Output};
 
 use testbed::pki::{Ca, Leaf, Subject};
 use testbed::process::Process;
-use testbed::tls_client::TlsClient;
+use testbed::tls_client::{TlsClient, Version};
 use testbed::upstream::Upstream;
 
 /// A plugin on one route, and another route without.
@@ -152,4 +152,12 @@ pub fn listening(shim: &Process) -> SocketAddr {
     let line = shim.wait_for("\"listening\"");
     let rest = line.split_once("\"addr\":\"").expect("an address").1;
     rest.split('"').next().unwrap().parse().expect("an address")
+}
+
+/// Whether a client of either version is asked; they must not differ.
+pub fn asked(shim: SocketAddr, sni: Option<&str>) -> bool {
+    let asked = [Version::TLS1_2, Version::TLS1_3]
+        .map(|version| TlsClient::new(sni).version(version).connect(shim).unwrap().asked());
+    assert_eq!(asked[0], asked[1], "{sni:?}");
+    asked[0]
 }
