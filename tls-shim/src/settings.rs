@@ -47,7 +47,7 @@ pub(crate) struct Settings {
 }
 
 /// A certificate with its chain, and its private key, both in PEM.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CertificateFiles {
     pub(crate) cert: PathBuf,
@@ -55,12 +55,12 @@ pub(crate) struct CertificateFiles {
 }
 
 /// Addresses to listen on.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<String>")]
 pub(crate) struct Listen(pub(crate) Vec<SocketAddr>);
 
 /// From where fronts connect. At least one network.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<Network>")]
 pub(crate) struct Fronts(Vec<Network>);
 
@@ -86,6 +86,21 @@ impl Settings {
     /// Names the file, the line and the key.
     pub(crate) fn read(path: &Path) -> Result<Self, FileError> {
         file::read(path, |text| Self::parse(text)?.consistent())
+    }
+
+    /// The keys of what differs from settings that the shim has begun with, and counts after a restart only.
+    pub(crate) fn fixed_that_differ(&self, begun_with: &Self) -> impl Iterator<Item = &'static str> {
+        let old = begun_with;
+        let differ = [
+            ("listen", self.listen != old.listen),
+            ("upstream", self.upstream != old.upstream),
+            ("grpc_upstream", self.grpc_upstream != old.grpc_upstream),
+            ("upstream_tls", self.upstream_tls != old.upstream_tls),
+            ("send_proxy_protocol", self.send_proxy_protocol != old.send_proxy_protocol),
+            ("accept_proxy_protocol", self.accept_proxy_protocol != old.accept_proxy_protocol),
+            ("default_certificate", self.default_certificate != old.default_certificate),
+        ];
+        differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key)
     }
 
     /// What single keys cannot show.
@@ -164,6 +179,27 @@ proof_key_file: /usr/local/kong/mtls-auth.key
         {
             let tls = consistent(text).unwrap().upstream_tls.unwrap();
             assert_eq!((tls.ca, tls.verify_name.as_deref(), tls.verify_sni), (None, Some("kong"), false));
+        }
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_named() {
+        let begun_with = Settings::parse(GOOD).unwrap();
+        for (from, to, keys) in [
+            ("declarative_config: /etc/kong/kong.yml", "admin_url: http://kong", &[][..]),
+            ("mtls-auth.key", "other.key", &[]),
+            ("0.0.0.0:8443", "0.0.0.0:443", &["listen"]),
+            ("http://127.0.0.1:8000", "http://127.0.0.1:9000", &["upstream"]),
+            ("default.key", "other.key", &["default_certificate"]),
+            (
+                "proof_key_file",
+                "upstream_tls: {}\ngrpc_upstream: http://a\nsend_proxy_protocol: v1\naccept_proxy_protocol: [::1]\n\
+                 proof_key_file",
+                &["grpc_upstream", "upstream_tls", "send_proxy_protocol", "accept_proxy_protocol"],
+            ),
+        ] {
+            let settings = Settings::parse(&GOOD.replace(from, to)).unwrap();
+            assert_eq!(settings.fixed_that_differ(&begun_with).collect::<Vec<_>>(), keys, "{to}");
         }
     }
 

@@ -8,18 +8,21 @@ use std::time::Duration;
 
 use kong_entities::{
     AdminClient, AdminSettings, AdminSettingsError, AdminToken, DeclarativeError, Entities, Followed,
-    SourceError,
+    SourceError, SourceStatus,
 };
 
 use crate::settings::{AdminApi, Settings, Source};
 
-/// Why a source cannot be used. That the Admin API does not answer is none of the reasons: that may pass.
+/// Why a source cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SourceUnusable {
     #[error(transparent)]
     File(#[from] DeclarativeError),
     #[error(transparent)]
     Admin(#[from] AdminSettingsError),
+    /// At a start that is no reason: it may pass.
+    #[error("the Admin API cannot be read: {0}")]
+    Away(String),
 }
 
 /// Follows the configuration from now on.
@@ -34,6 +37,31 @@ pub(crate) async fn follow(settings: &Settings) -> Result<Followed, SourceUnusab
             let client = client(api)?;
             Ok(kong_entities::follow_admin(client, api.poll_interval, snapshot_file.as_deref()).await)
         }
+    }
+}
+
+/// The same, once a configuration has been read from the source itself: one from a snapshot file is not newer than what
+/// was read before.
+///
+/// # Errors
+/// See [`SourceUnusable`].
+pub(crate) async fn follow_known(settings: &Settings) -> Result<Followed, SourceUnusable> {
+    let away = |error: SourceError| SourceUnusable::Away(error.to_string());
+    if let Source::AdminApi(api) = &settings.kong {
+        // Whoever follows it would say of one that is away that nothing is known, which is not so.
+        kong_entities::snapshot(&client(api)?).await.map_err(away)?;
+    }
+    let mut followed = follow(settings).await?;
+    let answered = |status: &SourceStatus| {
+        let is_own =
+            !matches!(status.origin, kong_entities::Origin::NoSnapshot | kong_entities::Origin::SnapshotFile);
+        is_own || status.last_error.is_some()
+    };
+    let status = followed.status.wait_for(answered).await.map(|status| status.clone());
+    match status {
+        Ok(SourceStatus { last_error: None, .. }) => Ok(followed),
+        Ok(SourceStatus { last_error: Some(error), .. }) => Err(SourceUnusable::Away(error)),
+        Err(ended) => Err(SourceUnusable::Away(ended.to_string())),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use client_cert::{KeyFileError, ProofKey};
 use kong_entities::{Entities, Followed};
 use openssl::error::ErrorStack;
+use tokio::task::JoinHandle;
 
 use crate::connection::Shim;
 use crate::file::FileError;
@@ -34,11 +35,11 @@ pub(crate) enum StartError {
     System(#[from] io::Error),
 }
 
-/// Reads what the settings name, and follows Kong's configuration from then on.
+/// Reads what the settings name, and follows Kong's configuration from then on: the task that does so comes with it.
 ///
 /// # Errors
 /// See [`StartError`].
-pub(crate) async fn shim(settings: &Settings) -> Result<Shim, StartError> {
+pub(crate) async fn shim(settings: &Settings) -> Result<(Shim, JoinHandle<()>), StartError> {
     let certificate = ServerCertificate::read(&settings.default_certificate)?;
     let proof_key = Arc::new(ProofKey::read(&settings.proof_key_file)?);
     let kong = Arc::new(Kong::new(settings)?);
@@ -47,8 +48,8 @@ pub(crate) async fn shim(settings: &Settings) -> Result<Shim, StartError> {
     let map = Arc::new(sni::policy(&entities));
     let tls = Arc::new(tls(settings, certificate, Arc::clone(&map))?);
     say(&entities, &map, &followed);
-    tokio::spawn(follow(followed, Arc::clone(&tls)));
-    Ok(Shim { tls, proof_key, kong, fronts: settings.accept_proxy_protocol.clone() })
+    let following = tokio::spawn(follow(followed, Arc::clone(&tls)));
+    Ok((Shim { tls, proof_key, kong, fronts: settings.accept_proxy_protocol.clone() }, following))
 }
 
 /// As [`Tls::new`], with the file in the error.
@@ -63,14 +64,19 @@ pub(crate) fn tls(
     })
 }
 
-/// The map is replaced as a whole whenever the entities change.
-async fn follow(mut followed: Followed, tls: Arc<Tls>) {
+/// Whatever the source gives counts from then on.
+pub(crate) async fn follow(mut followed: Followed, tls: Arc<Tls>) {
     while followed.entities.changed().await.is_ok() {
-        let entities = Arc::clone(&followed.entities.borrow_and_update());
-        let map = Arc::new(sni::policy(&entities));
-        tls.follow(Arc::clone(&map));
-        say(&entities, &map, &followed);
+        apply(&mut followed, &tls);
     }
+}
+
+/// What the source has given last counts from now on. The map is replaced as a whole.
+pub(crate) fn apply(followed: &mut Followed, tls: &Tls) {
+    let entities = Arc::clone(&followed.entities.borrow_and_update());
+    let map = Arc::new(sni::policy(&entities));
+    tls.follow(Arc::clone(&map));
+    say(&entities, &map, followed);
 }
 
 /// Tells the log of a map that counts from now on.

@@ -4,39 +4,18 @@ mod common;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use common::admin::{down, kong, set};
 use common::{OPEN, SECURED, asked, listening, start, write_settings};
 use openssl::pkey::PKey;
 use openssl::ssl::{SslAcceptor, SslMethod};
 use openssl::x509::X509;
-use serde_json::json;
 use tempfile::TempDir;
-use testbed::fake_admin::{FakeAdmin, Reply, Seen, kong_of};
+use testbed::fake_admin::{FakeAdmin, Reply, Seen};
 use testbed::pki::{Ca, Subject};
 use testbed::process::Process;
-
-const ROUTE: &str = "aaaaaaaa-0000-4000-8000-000000000001";
-const PLUGIN: &str = "aaaaaaaa-0000-4000-8000-000000000002";
-
-/// A Kong without a database that has the plugin on a route with these names.
-fn kong(names: &'static [&'static str]) -> impl Fn(&Seen) -> Reply + Send + 'static {
-    move |seen| {
-        let lists = json!({
-            "routes": [{"id": ROUTE, "name": "r", "snis": names, "protocols": ["https"]}],
-            "plugins": [
-                {"id": PLUGIN, "name": "mtls-auth", "enabled": true, "route": {"id": ROUTE}, "config": {}},
-            ],
-        });
-        kong_of(&lists, Some(&names.concat()), seen)
-    }
-}
-
-/// What breaks off each connection.
-fn down(_: &Seen) -> Reply {
-    Reply::Raw(Vec::new())
-}
 
 /// What a front answers to a wrong token.
 fn refusing(_: &Seen) -> Reply {
@@ -49,15 +28,6 @@ fn settings(url: &str, more: &str) -> TempDir {
     write_settings(dir.path(), "[\"127.0.0.1:0\"]", "127.0.0.1:8000".parse().unwrap());
     set(dir.path(), url, more);
     dir
-}
-
-fn set(dir: &Path, url: &str, more: &str) {
-    let path = dir.join("shim.yml");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let others = text.lines().filter(|line| !line.starts_with("kong:") && !line.starts_with("  "));
-    let mut text: String = others.map(|line| format!("{line}\n")).collect();
-    text += &format!("kong:\n  admin_url: {url}\n  poll_interval: 10ms\n{more}");
-    std::fs::write(path, text).unwrap();
 }
 
 fn snapshot_file(dir: &TempDir) -> PathBuf {

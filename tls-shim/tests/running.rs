@@ -69,14 +69,6 @@ fn a_second_signal_ends_the_shim_at_once() {
 }
 
 #[test]
-fn a_hangup_is_said_to_change_nothing() {
-    let rig = Rig::new(ONE_ROUTE);
-    rig.shim.signal("HUP");
-    rig.shim.wait_for("SIGHUP is not supported");
-    rig.curl(OPEN, "/", &[]);
-}
-
-#[test]
 fn the_shim_outlives_a_want_of_file_descriptors() {
     let dir = tempfile::tempdir().unwrap();
     let upstream = Upstream::start();

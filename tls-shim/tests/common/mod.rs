@@ -1,6 +1,7 @@
 //! A shim of its own for each test, between clients and an upstream that tells what it saw.
 #![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
 
+pub mod admin;
 pub mod announced;
 pub mod frames;
 pub mod grpc;
