@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use client_cert::{KeyFileError, ProofKey};
-use kong_entities::{DeclarativeError, Watched};
+use kong_entities::{DeclarativeError, Entities, Watched};
 use openssl::error::ErrorStack;
 
 use crate::connection::Shim;
@@ -42,8 +42,9 @@ pub(crate) fn shim(settings: &Settings) -> Result<Shim, StartError> {
     let proof_key = Arc::new(ProofKey::read(&settings.proof_key_file)?);
     let kong = &settings.kong;
     let mut entities = kong_entities::watch(&kong.declarative_config, kong.poll_interval.0)?;
-    let map = Arc::new(sni::policy(&entities.borrow_and_update()));
-    let tls = Arc::new(tls(settings, certificate, Arc::clone(&map))?);
+    let now = Arc::clone(&entities.borrow_and_update());
+    let map = Arc::new(sni::policy(&now));
+    let tls = Arc::new(tls(settings, certificate, Arc::clone(&map), &now)?);
     say(&map);
     tokio::spawn(follow(entities, Arc::clone(&tls)));
     Ok(Shim {
@@ -59,8 +60,9 @@ pub(crate) fn tls(
     settings: &Settings,
     certificate: ServerCertificate,
     map: Arc<SniMap>,
+    entities: &Entities,
 ) -> Result<Tls, StartError> {
-    Tls::new(certificate, map).map_err(|error| {
+    Tls::new(certificate, map, entities).map_err(|error| {
         let file = settings.default_certificate.cert.display().to_string();
         StartError::Tls { file, error }
     })
@@ -69,9 +71,13 @@ pub(crate) fn tls(
 /// The map is replaced as a whole whenever the entities change.
 async fn follow(mut entities: Watched, tls: Arc<Tls>) {
     while entities.changed().await.is_ok() {
-        let map = Arc::new(sni::policy(&entities.borrow_and_update()));
-        tls.follow(Arc::clone(&map));
-        say(&map);
+        let now = Arc::clone(&entities.borrow_and_update());
+        // Thousands of new certificates take a second, in which this thread would do no handshake.
+        tokio::task::block_in_place(|| {
+            let map = Arc::new(sni::policy(&now));
+            tls.follow(Arc::clone(&map), &now);
+            say(&map);
+        });
     }
 }
 

@@ -5,6 +5,7 @@ pub mod announced;
 pub mod frames;
 pub mod grpc;
 pub mod h2;
+pub mod s_client;
 pub mod tls_front;
 
 use std::net::SocketAddr;
