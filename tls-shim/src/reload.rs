@@ -14,7 +14,9 @@ use tokio::task::JoinHandle;
 
 use crate::connection::Shim;
 use crate::settings::Settings;
-use crate::{source, start};
+use crate::source;
+use crate::start::{self, StartError};
+use crate::tls::ServerCertificate;
 
 /// A shim that runs.
 pub(crate) struct Running {
@@ -44,13 +46,23 @@ impl Running {
         for key in settings.fixed_that_differ(&self.begun_with) {
             tracing::warn!(key, "SIGHUP: this has changed, and counts after a restart only");
         }
+        let has_certificate = self.reload_default_certificate(&settings);
         let has_key = self.reload_proof_key(&settings);
         let has_source = self.reload_source(&settings).await;
-        if has_key && has_source {
-            tracing::info!(
-                "SIGHUP: reloaded; files of default_certificate and upstream_tls count after a restart only"
-            );
+        if has_certificate && has_key && has_source {
+            tracing::info!("SIGHUP: reloaded");
         }
+    }
+
+    fn reload_default_certificate(&self, settings: &Settings) -> bool {
+        let tls = &self.shim.load().tls;
+        let replaced = ServerCertificate::read(&settings.default_certificate)
+            .map_err(StartError::from)
+            .and_then(|certificate| start::refusal(settings, tls.replace_default(certificate)));
+        if let Err(error) = &replaced {
+            tracing::error!(%error, "SIGHUP: the default certificate stays as it was");
+        }
+        replaced.is_ok()
     }
 
     /// Connections that are there keep the key that they began with.

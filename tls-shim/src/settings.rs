@@ -47,7 +47,7 @@ pub(crate) struct Settings {
 }
 
 /// A certificate with its chain, and its private key, both in PEM.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CertificateFiles {
     pub(crate) cert: PathBuf,
@@ -98,7 +98,6 @@ impl Settings {
             ("upstream_tls", self.upstream_tls != old.upstream_tls),
             ("send_proxy_protocol", self.send_proxy_protocol != old.send_proxy_protocol),
             ("accept_proxy_protocol", self.accept_proxy_protocol != old.accept_proxy_protocol),
-            ("default_certificate", self.default_certificate != old.default_certificate),
         ];
         differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key)
     }
@@ -190,7 +189,7 @@ proof_key_file: /usr/local/kong/mtls-auth.key
             ("mtls-auth.key", "other.key", &[]),
             ("0.0.0.0:8443", "0.0.0.0:443", &["listen"]),
             ("http://127.0.0.1:8000", "http://127.0.0.1:9000", &["upstream"]),
-            ("default.key", "other.key", &["default_certificate"]),
+            ("default.key", "other.key", &[]),
             (
                 "proof_key_file",
                 "upstream_tls: {}\ngrpc_upstream: http://a\nsend_proxy_protocol: v1\naccept_proxy_protocol: [::1]\n\

@@ -46,19 +46,25 @@ pub(crate) async fn shim(settings: &Settings) -> Result<(Shim, JoinHandle<()>), 
     let mut followed = source::follow(settings).await?;
     let entities = Arc::clone(&followed.entities.borrow_and_update());
     let map = Arc::new(sni::policy(&entities));
-    let tls = Arc::new(tls(settings, certificate, Arc::clone(&map))?);
+    let tls = Arc::new(tls(settings, certificate, Arc::clone(&map), &entities)?);
     say(&entities, &map, &followed);
     let following = tokio::spawn(follow(followed, Arc::clone(&tls)));
     Ok((Shim { tls, proof_key, kong, fronts: settings.accept_proxy_protocol.clone() }, following))
 }
 
-/// As [`Tls::new`], with the file in the error.
+/// As [`Tls::new`].
 pub(crate) fn tls(
     settings: &Settings,
     certificate: ServerCertificate,
     map: Arc<SniMap>,
+    entities: &Entities,
 ) -> Result<Tls, StartError> {
-    Tls::new(certificate, map).map_err(|error| {
+    refusal(settings, Tls::new(certificate, map, entities))
+}
+
+/// What OpenSSL says of the default certificate, with the file in the error.
+pub(crate) fn refusal<T>(settings: &Settings, result: Result<T, ErrorStack>) -> Result<T, StartError> {
+    result.map_err(|error| {
         let file = settings.default_certificate.cert.display().to_string();
         StartError::Tls { file, error }
     })
@@ -74,9 +80,12 @@ pub(crate) async fn follow(mut followed: Followed, tls: Arc<Tls>) {
 /// What the source has given last counts from now on. The map is replaced as a whole.
 pub(crate) fn apply(followed: &mut Followed, tls: &Tls) {
     let entities = Arc::clone(&followed.entities.borrow_and_update());
-    let map = Arc::new(sni::policy(&entities));
-    tls.follow(Arc::clone(&map));
-    say(&entities, &map, followed);
+    // Thousands of new certificates take a second, in which this thread would do no handshake.
+    tokio::task::block_in_place(|| {
+        let map = Arc::new(sni::policy(&entities));
+        tls.follow(Arc::clone(&map), &entities);
+        say(&entities, &map, followed);
+    });
 }
 
 /// Tells the log of a map that counts from now on.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use common::admin::{down, kong, set};
-use common::{OPEN, SECURED, asked, listening, start, write_settings};
+use common::{OPEN, SECURED, asked, listening, start, until, write_settings};
 use openssl::pkey::PKey;
 use openssl::ssl::{SslAcceptor, SslMethod};
 use openssl::x509::X509;
@@ -48,10 +48,10 @@ fn check(dir: &TempDir) -> Output {
 /// Waits until the server was asked so often again.
 fn until_asked(server: &FakeAdmin, times: usize) {
     let mut asked = 0;
-    while asked < times {
+    until(|| {
         asked += server.take_seen().len();
-        std::thread::yield_now();
-    }
+        asked >= times
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,9 +88,7 @@ async fn a_start_without_the_admin_api_goes_on_with_the_snapshot() {
     let dir = settings(&server.url, "");
     let (mut shim, address) = started(&dir);
     assert!(asked(address, Some(SECURED)) && !asked(address, Some(OPEN)));
-    while !snapshot_file(&dir).exists() {
-        std::thread::yield_now();
-    }
+    until(|| snapshot_file(&dir).exists());
     assert_eq!(snapshot_file(&dir).metadata().unwrap().permissions().mode() & 0o777, 0o600);
     shim.signal("TERM");
     assert_eq!(shim.wait().code(), Some(0));
@@ -127,9 +125,7 @@ async fn the_snapshot_file_is_where_it_is_said_or_nowhere() {
     let file = elsewhere.path().join("kong.json");
     let dir = settings(&server.url, &format!("  snapshot_file: {}\n", file.display()));
     let shim = started(&dir);
-    while !file.exists() {
-        std::thread::yield_now();
-    }
+    until(|| file.exists());
     drop(shim);
     std::fs::remove_file(&file).unwrap();
 
@@ -202,9 +198,7 @@ async fn check_says_where_the_configuration_comes_from() {
 
     server.becomes(kong(&[SECURED]));
     let shim = started(&dir);
-    while !snapshot_file(&dir).exists() {
-        std::thread::yield_now();
-    }
+    until(|| snapshot_file(&dir).exists());
     drop(shim);
     let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3 * 3600);
     std::fs::File::options().write(true).open(snapshot_file(&dir)).unwrap().set_modified(old).unwrap();

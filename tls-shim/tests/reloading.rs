@@ -3,25 +3,27 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use client_cert::{Presented, Proof, ProofKey, field};
 use common::admin::{down, kong, set};
-use common::{KEY, ONE_ROUTE, OPEN, Rig, SECURED, asked, listening, start, write_entities, write_settings};
+use common::{
+    KEY, ONE_ROUTE, OPEN, Rig, SECURED, asked, listening, start, until, write_entities, write_settings,
+};
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use testbed::fake_admin::FakeAdmin;
-use testbed::process::{PATIENCE, Process};
+use testbed::pki::{Ca, Subject};
+use testbed::process::Process;
 use testbed::upstream::Recorded;
 
 /// Sends SIGHUP and waits until the shim says this once more.
 fn hang_up(shim: &Process, says: &str) {
     let count = || shim.output().iter().filter(|line| line.contains(says)).count();
-    let (before, begun) = (count(), Instant::now());
+    let before = count();
     shim.signal("HUP");
-    while count() == before {
-        assert!(begun.elapsed() < PATIENCE, "{says:?} was never said");
-        std::thread::yield_now();
-    }
+    until(|| count() > before);
 }
 
 const RELOADED: &str = "SIGHUP: reloaded";
@@ -185,6 +187,40 @@ fn the_proof_key_counts_for_the_next_connection() {
     assert!(ask("/broken", [8; 32]));
 }
 
+/// The certificate that a client is shown.
+fn shown(rig: &Rig) -> Vec<u8> {
+    let mut client = SslConnector::builder(SslMethod::tls_client()).unwrap();
+    client.set_verify(SslVerifyMode::NONE);
+    let client = client.build().configure().unwrap().verify_hostname(false);
+    let stream = client.connect(OPEN, TcpStream::connect(rig.address).unwrap()).unwrap();
+    stream.ssl().peer_certificate().unwrap().to_der().unwrap()
+}
+
+#[test]
+fn the_default_certificate_counts_for_the_next_handshake() {
+    let rig = rarely_looking();
+    let dir = rig.dir.path();
+    let issue = || Ca::root("servers").issue(Subject::server(&[OPEN]));
+    let (second, third) = (issue(), issue());
+    second.write(dir, "server", &[]);
+    assert_ne!(shown(&rig), second.der);
+    hang_up(&rig.shim, RELOADED);
+    assert_eq!(shown(&rig), second.der);
+
+    let stays = "SIGHUP: the default certificate stays as it was";
+    for (file, text) in [("server.crt", ""), ("server.crt", &*third.cert), ("server.key", "no key")] {
+        second.write(dir, "server", &[]);
+        std::fs::write(dir.join(file), text).unwrap();
+        hang_up(&rig.shim, stays);
+        assert_eq!(shown(&rig), second.der, "{file}");
+    }
+    third.write(dir, "other", &[]);
+    change(dir, "server.crt", "other.crt");
+    change(dir, "server.key", "other.key");
+    hang_up(&rig.shim, RELOADED);
+    assert_eq!(shown(&rig), third.der);
+}
+
 #[test]
 fn no_connection_is_dropped() {
     let rig = rarely_looking();
@@ -192,7 +228,7 @@ fn no_connection_is_dropped() {
     held.write_all(b"GET /hold HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
     rig.upstream.wait_for("/hold");
     let kept = rig.client(OPEN).connect(rig.address).unwrap();
-    let in_handshake = std::net::TcpStream::connect(rig.address).unwrap();
+    let in_handshake = TcpStream::connect(rig.address).unwrap();
     for entities in [with_plugin_on(OPEN), ONE_ROUTE.to_owned()] {
         write_entities(rig.dir.path(), &entities);
         hang_up(&rig.shim, RELOADED);
@@ -215,9 +251,7 @@ async fn a_hangup_during_the_start_does_not_end_it() {
     write_settings(dir.path(), "[\"127.0.0.1:0\"]", "127.0.0.1:8000".parse().unwrap());
     set(dir.path(), &server.url, "");
     let shim = start(dir.path());
-    while server.take_seen().is_empty() {
-        std::thread::yield_now();
-    }
+    until(|| !server.take_seen().is_empty());
     shim.signal("HUP");
     server.becomes(kong(&[SECURED]));
     let address = listening(&shim);

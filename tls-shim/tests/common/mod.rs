@@ -6,14 +6,16 @@ pub mod announced;
 pub mod frames;
 pub mod grpc;
 pub mod h2;
+pub mod s_client;
 pub mod tls_front;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Instant;
 
 use testbed::pki::{Ca, Leaf, Subject};
-use testbed::process::Process;
+use testbed::process::{PATIENCE, Process};
 use testbed::tls_client::{TlsClient, Version};
 use testbed::upstream::Upstream;
 
@@ -161,4 +163,13 @@ pub fn asked(shim: SocketAddr, sni: Option<&str>) -> bool {
         .map(|version| TlsClient::new(sni).version(version).connect(shim).unwrap().asked());
     assert_eq!(asked[0], asked[1], "{sni:?}");
     asked[0]
+}
+
+/// Waits until it is so.
+pub fn until(mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "it never came to be");
+        std::thread::yield_now();
+    }
 }
