@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::sleep;
@@ -42,11 +43,11 @@ pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     listener().map_err(|error| BindError { address, error })
 }
 
-/// Accepts connections until `drain` says that the shim ends; each is served by a task of its own, so that what breaks
+/// Accepts connections until `drain` says that the shim ends, each with the shim as it is then; each is served by a task of its own, so that what breaks
 /// one harms no other.
 pub(crate) async fn accept(
     listener: TcpListener,
-    shim: Arc<Shim>,
+    shim: Arc<ArcSwap<Shim>>,
     connections: TaskTracker,
     drain: CancellationToken,
 ) {
@@ -61,7 +62,7 @@ pub(crate) async fn accept(
                 stream,
                 peer,
                 listener.local_addr()?.port(),
-                Arc::clone(&shim),
+                shim.load_full(),
                 drain.clone(),
             ))
         });

@@ -1,6 +1,6 @@
 //! `tls-shim`: a TLS terminator beside Kong that asks for client certificates per SNI and hands them on with proof.
 //!
-//! This knows the order of things: command line, log, settings, what they name, listeners, serving, draining.
+//! This knows the order of things: command line, log, settings, what they name, listeners, serving, reloading, draining.
 
 mod activity;
 mod answer;
@@ -24,8 +24,10 @@ mod log;
 mod multiplexed;
 mod proxy;
 mod proxy_protocol;
+mod reload;
 mod settings;
 mod sni;
+mod source;
 mod stall;
 mod start;
 mod tls;
@@ -37,13 +39,15 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cli::{Cli, Command};
+use crate::reload::Running;
 use crate::settings::Settings;
 use crate::start::StartError;
 
@@ -51,7 +55,7 @@ use crate::start::StartError;
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Some(Command::Check { config }) = cli.command {
-        return check::check(&config);
+        return check::check(&config).await;
     }
     log::start(cli.log_level);
     let config = cli.config.unwrap_or_default();
@@ -66,8 +70,18 @@ async fn main() -> ExitCode {
 
 async fn run(config: &Path) -> Result<(), StartError> {
     let mut end = Signals::register()?;
+    // From now on: one that comes during the start reloads after it.
+    let hangup = signal(SignalKind::hangup())?;
     let settings = Settings::read(config)?;
-    let shim = Arc::new(start::shim(&settings)?);
+    let (shim, following) = tokio::select! {
+        begun = start::shim(&settings) => begun?,
+        // The Admin API may take its time.
+        signal = end.next() => {
+            tracing::info!(signal, "ended before it began");
+            return Ok(());
+        }
+    };
+    let shim = Arc::new(ArcSwap::from_pointee(shim));
     let listeners =
         settings.listen.0.iter().map(|&address| listen::bind(address)).collect::<Result<Vec<_>, _>>()?;
 
@@ -77,8 +91,11 @@ async fn run(config: &Path) -> Result<(), StartError> {
         tracing::info!(addr = %listener.local_addr()?, "listening");
         tokio::spawn(listen::accept(listener, Arc::clone(&shim), connections.clone(), drain.clone()));
     }
+    let running = Running { config: config.to_owned(), begun_with: settings, shim, following };
+    let reloading = tokio::spawn(running.reload_on(hangup));
 
     let signal = end.next().await;
+    reloading.abort();
     tracing::info!(signal, connections = connections.len(), "draining");
     drain.cancel();
     connections.close();
@@ -90,33 +107,22 @@ async fn run(config: &Path) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The signals that the shim listens to.
+/// The signals that end the shim.
 struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl Signals {
     fn register() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// The next signal that asks the shim to end.
     async fn next(&mut self) -> &'static str {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => tracing::warn!(
-                    "SIGHUP is not supported and changed nothing: restart for new settings or certificates; \
-                     the declarative configuration is followed as it changes"
-                ),
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 }

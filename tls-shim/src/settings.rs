@@ -3,19 +3,19 @@
 //! A key that is not known, or not supported, is an error: nobody shall believe in a setting that does nothing.
 
 mod network;
+mod source;
 mod upstream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::file::{self, FileError};
-
 use crate::proxy_protocol;
 
 use self::network::Network;
+pub(crate) use self::source::{AdminApi, Source};
 pub(crate) use self::upstream::{Upstream, UpstreamTls};
 
 /// All that the shim is told, valid.
@@ -39,22 +39,11 @@ pub(crate) struct Settings {
     #[serde(default)]
     pub(crate) accept_proxy_protocol: Option<Fronts>,
     /// Where Kong's configuration is read.
-    pub(crate) kong: Kong,
+    pub(crate) kong: Source,
     /// What the shim shows to clients.
     pub(crate) default_certificate: CertificateFiles,
     /// The key that the plugin server has too.
     pub(crate) proof_key_file: PathBuf,
-}
-
-/// Where Kong's configuration is read.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Kong {
-    /// Kong's declarative file.
-    pub(crate) declarative_config: PathBuf,
-    /// How often the file is looked at.
-    #[serde(default)]
-    pub(crate) poll_interval: PollInterval,
 }
 
 /// A certificate with its chain, and its private key, both in PEM.
@@ -66,12 +55,12 @@ pub(crate) struct CertificateFiles {
 }
 
 /// Addresses to listen on.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<String>")]
 pub(crate) struct Listen(pub(crate) Vec<SocketAddr>);
 
 /// From where fronts connect. At least one network.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Vec<Network>")]
 pub(crate) struct Fronts(Vec<Network>);
 
@@ -90,17 +79,6 @@ impl TryFrom<Vec<Network>> for Fronts {
     }
 }
 
-/// A length of time, above zero.
-#[derive(Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub(crate) struct PollInterval(pub(crate) Duration);
-
-impl Default for PollInterval {
-    fn default() -> Self {
-        Self(kong_entities::POLL_INTERVAL)
-    }
-}
-
 impl Settings {
     /// Reads the settings from a file. Paths in it are relative to the working directory.
     ///
@@ -108,6 +86,20 @@ impl Settings {
     /// Names the file, the line and the key.
     pub(crate) fn read(path: &Path) -> Result<Self, FileError> {
         file::read(path, |text| Self::parse(text)?.consistent())
+    }
+
+    /// The keys of what differs from settings that the shim has begun with, and counts after a restart only.
+    pub(crate) fn fixed_that_differ(&self, begun_with: &Self) -> impl Iterator<Item = &'static str> {
+        let old = begun_with;
+        let differ = [
+            ("listen", self.listen != old.listen),
+            ("upstream", self.upstream != old.upstream),
+            ("grpc_upstream", self.grpc_upstream != old.grpc_upstream),
+            ("upstream_tls", self.upstream_tls != old.upstream_tls),
+            ("send_proxy_protocol", self.send_proxy_protocol != old.send_proxy_protocol),
+            ("accept_proxy_protocol", self.accept_proxy_protocol != old.accept_proxy_protocol),
+        ];
+        differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key)
     }
 
     /// What single keys cannot show.
@@ -150,24 +142,6 @@ impl TryFrom<Vec<String>> for Listen {
     }
 }
 
-impl TryFrom<String> for PollInterval {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a length of time above zero, such as \"5s\" or \"500ms\"");
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let number: u32 = number.parse().map_err(|_| wrong())?;
-        let unit = match unit {
-            "ms" => Duration::from_millis(1),
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            _ => return Err(wrong()),
-        };
-        if number == 0 { Err(wrong()) } else { Ok(Self(unit * number)) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,12 +161,11 @@ proof_key_file: /usr/local/kong/mtls-auth.key
         let settings = Settings::parse(GOOD).unwrap();
         assert_eq!(settings.listen.0, ["0.0.0.0:8443".parse().unwrap(), "[::1]:0".parse().unwrap()]);
         assert_eq!(settings.upstream.address(), "127.0.0.1:8000");
-        assert_eq!(settings.kong.poll_interval.0, Duration::from_secs(5));
+        let Source::DeclarativeFile(file) = settings.kong else { panic!("{:?}", settings.kong) };
+        assert_eq!((file.path.to_str(), file.poll_interval.as_secs()), (Some("/etc/kong/kong.yml"), 5));
         assert!(settings.grpc_upstream.is_none());
         let settings = Settings::parse(&format!("{GOOD}\ngrpc_upstream: http://127.0.0.1:9080")).unwrap();
         assert_eq!(settings.grpc_upstream.unwrap().address(), "127.0.0.1:9080");
-        let settings = Settings::parse(&GOOD.replace("  poll_interval: 5s\n", "")).unwrap();
-        assert_eq!(settings.kong.poll_interval.0, kong_entities::POLL_INTERVAL);
     }
 
     #[test]
@@ -209,10 +182,62 @@ proof_key_file: /usr/local/kong/mtls-auth.key
     }
 
     #[test]
+    fn what_needs_a_restart_is_named() {
+        let begun_with = Settings::parse(GOOD).unwrap();
+        for (from, to, keys) in [
+            ("declarative_config: /etc/kong/kong.yml", "admin_url: http://kong", &[][..]),
+            ("mtls-auth.key", "other.key", &[]),
+            ("0.0.0.0:8443", "0.0.0.0:443", &["listen"]),
+            ("http://127.0.0.1:8000", "http://127.0.0.1:9000", &["upstream"]),
+            ("default.key", "other.key", &[]),
+            (
+                "proof_key_file",
+                "upstream_tls: {}\ngrpc_upstream: http://a\nsend_proxy_protocol: v1\naccept_proxy_protocol: [::1]\n\
+                 proof_key_file",
+                &["grpc_upstream", "upstream_tls", "send_proxy_protocol", "accept_proxy_protocol"],
+            ),
+        ] {
+            let settings = Settings::parse(&GOOD.replace(from, to)).unwrap();
+            assert_eq!(settings.fixed_that_differ(&begun_with).collect::<Vec<_>>(), keys, "{to}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_key_and_line() {
         for (from, to, key, line) in [
             ("proof_key_file:", "proof_key:", "proof_key", "line 8"),
-            ("  poll_interval: 5s", "  admin_url: http://a", "admin_url", "line 6"),
+            (
+                "  poll_interval: 5s",
+                "  admin_url: http://a",
+                "kong: admin_url and declarative_config",
+                "line",
+            ),
+            (
+                "  poll_interval: 5s",
+                "  admin_token_file: /a",
+                "kong: admin_token_file: only with admin_url",
+                "line",
+            ),
+            (
+                "  poll_interval: 5s",
+                "  admin_ca_file: /a",
+                "kong: admin_ca_file: only with admin_url",
+                "line",
+            ),
+            (
+                "  poll_interval: 5s",
+                "  snapshot_file: /a",
+                "kong: snapshot_file: only with admin_url",
+                "line",
+            ),
+            (
+                "  poll_interval: 5s",
+                "  admin_url: ftp://a",
+                "kong.admin_url: Admin API URL \"ftp://a\"",
+                "line 6",
+            ),
+            ("  poll_interval: 5s", "  admin_url: http://a:b@c", "kong.admin_url: ", "line 6"),
+            ("  poll_interval: 5s", "  admin_token: a", "kong.admin_token", "line 6"),
             ("upstream:", "status_listen: 127.0.0.1:1\nupstream:", "status_listen", "line 3"),
             ("upstream:", "plugin_server: /a\nupstream:", "plugin_server", "line 3"),
             ("cert: /etc", "certificate: /etc", "certificate", "line 7"),

@@ -13,7 +13,7 @@ use kong_entities::{Entities, Plugin, Route, Scope};
 
 use crate::ca_names::{Announcement, Announcements, Sent};
 
-pub(crate) use name::ServerName;
+pub(crate) use name::{ServerName, key, written};
 pub(crate) use reason::Reason;
 use reason::{Cause, Names};
 
@@ -24,7 +24,7 @@ const PLUGIN: &str = "mtls-auth";
 const STREAM_PROTOCOLS: [&str; 4] = ["tcp", "tls", "tls_passthrough", "udp"];
 
 /// The key of the row for everybody, whatever the name. No name or pattern is empty.
-const EVERYBODY: &str = "";
+pub(crate) const EVERYBODY: &str = "";
 
 /// Who is asked. One map is one state of Kong's configuration; it is replaced as a whole.
 #[derive(Debug, Default)]
@@ -137,6 +137,17 @@ impl SniMap {
     /// How many names and patterns are listed, without `*`.
     pub(crate) fn len(&self) -> usize {
         self.rows.len() - usize::from(self.rows.contains_key(EVERYBODY))
+    }
+
+    /// The rows that ask whoever names a server that matches this row, whether or not it is one of the map, as people
+    /// write it: those of the map that match all that it matches.
+    pub(crate) fn asking(&self, row: &str) -> Vec<String> {
+        let key = name::key(row).unwrap_or_default();
+        let keys = [key.as_str()].into_iter().chain(name::suffixes(&key)).chain(name::prefixes(&key));
+        let mut rows: Vec<_> =
+            keys.chain([EVERYBODY]).filter(|key| self.rows.contains_key(*key)).map(name::written).collect();
+        rows.dedup();
+        rows
     }
 
     /// Every row of the map, `*` first, the rest in the order of the alphabet.

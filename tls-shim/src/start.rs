@@ -4,14 +4,16 @@ use std::io;
 use std::sync::Arc;
 
 use client_cert::{KeyFileError, ProofKey};
-use kong_entities::{DeclarativeError, Watched};
+use kong_entities::{Entities, Followed};
 use openssl::error::ErrorStack;
+use tokio::task::JoinHandle;
 
 use crate::connection::Shim;
 use crate::file::FileError;
 use crate::listen::BindError;
 use crate::settings::Settings;
 use crate::sni::{self, ServerName, SniMap};
+use crate::source::{self, SourceUnusable};
 use crate::tls::{ServerCertificate, Tls};
 use crate::upstream::Kong;
 
@@ -26,57 +28,77 @@ pub(crate) enum StartError {
     #[error(transparent)]
     ProofKey(#[from] KeyFileError),
     #[error(transparent)]
-    Declarative(#[from] DeclarativeError),
+    Source(#[from] SourceUnusable),
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
     System(#[from] io::Error),
 }
 
-/// Reads what the settings name, and follows Kong's configuration from then on.
+/// Reads what the settings name, and follows Kong's configuration from then on: the task that does so comes with it.
 ///
 /// # Errors
 /// See [`StartError`].
-pub(crate) fn shim(settings: &Settings) -> Result<Shim, StartError> {
+pub(crate) async fn shim(settings: &Settings) -> Result<(Shim, JoinHandle<()>), StartError> {
     let certificate = ServerCertificate::read(&settings.default_certificate)?;
     let proof_key = Arc::new(ProofKey::read(&settings.proof_key_file)?);
-    let kong = &settings.kong;
-    let mut entities = kong_entities::watch(&kong.declarative_config, kong.poll_interval.0)?;
-    let map = Arc::new(sni::policy(&entities.borrow_and_update()));
-    let tls = Arc::new(tls(settings, certificate, Arc::clone(&map))?);
-    say(&map);
-    tokio::spawn(follow(entities, Arc::clone(&tls)));
-    Ok(Shim {
-        tls,
-        proof_key,
-        kong: Arc::new(Kong::new(settings)?),
-        fronts: settings.accept_proxy_protocol.clone(),
-    })
+    let kong = Arc::new(Kong::new(settings)?);
+    let mut followed = source::follow(settings).await?;
+    let entities = Arc::clone(&followed.entities.borrow_and_update());
+    let map = Arc::new(sni::policy(&entities));
+    let tls = Arc::new(tls(settings, certificate, Arc::clone(&map), &entities)?);
+    say(&entities, &map, &followed);
+    let following = tokio::spawn(follow(followed, Arc::clone(&tls)));
+    Ok((Shim { tls, proof_key, kong, fronts: settings.accept_proxy_protocol.clone() }, following))
 }
 
-/// As [`Tls::new`], with the file in the error.
+/// As [`Tls::new`].
 pub(crate) fn tls(
     settings: &Settings,
     certificate: ServerCertificate,
     map: Arc<SniMap>,
+    entities: &Entities,
 ) -> Result<Tls, StartError> {
-    Tls::new(certificate, map).map_err(|error| {
+    refusal(settings, Tls::new(certificate, map, entities))
+}
+
+/// What OpenSSL says of the default certificate, with the file in the error.
+pub(crate) fn refusal<T>(settings: &Settings, result: Result<T, ErrorStack>) -> Result<T, StartError> {
+    result.map_err(|error| {
         let file = settings.default_certificate.cert.display().to_string();
         StartError::Tls { file, error }
     })
 }
 
-/// The map is replaced as a whole whenever the entities change.
-async fn follow(mut entities: Watched, tls: Arc<Tls>) {
-    while entities.changed().await.is_ok() {
-        let map = Arc::new(sni::policy(&entities.borrow_and_update()));
-        tls.follow(Arc::clone(&map));
-        say(&map);
+/// Whatever the source gives counts from then on.
+pub(crate) async fn follow(mut followed: Followed, tls: Arc<Tls>) {
+    while followed.entities.changed().await.is_ok() {
+        apply(&mut followed, &tls);
     }
 }
 
+/// What the source has given last counts from now on. The map is replaced as a whole.
+pub(crate) fn apply(followed: &mut Followed, tls: &Tls) {
+    let entities = Arc::clone(&followed.entities.borrow_and_update());
+    // Thousands of new certificates take a second, in which this thread would do no handshake.
+    tokio::task::block_in_place(|| {
+        let map = Arc::new(sni::policy(&entities));
+        tls.follow(Arc::clone(&map), &entities);
+        say(&entities, &map, followed);
+    });
+}
+
 /// Tells the log of a map that counts from now on.
-fn say(map: &SniMap) {
+fn say(entities: &Entities, map: &SniMap, followed: &Followed) {
+    if !entities.is_known() {
+        let reason = followed.status.borrow().last_error.clone();
+        let reason = reason.unwrap_or_else(|| "the Admin API has not answered yet".into());
+        tracing::warn!(
+            reason,
+            "nothing is known of Kong's configuration: until it is, everybody is asked for a client certificate"
+        );
+        return;
+    }
     for problem in map.problems() {
         tracing::warn!(problem, "CA names that a plugin wants sent are not: clients are asked without any");
     }

@@ -3,47 +3,52 @@
 //! It is the only file near OpenSSL's callbacks. They must not panic: OpenSSL is C and cannot unwind.
 
 mod accept_any;
+mod certificates;
 mod contexts;
+mod server_certificate;
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use client_cert::Presented;
+use kong_entities::Entities;
 use openssl::error::ErrorStack;
-use openssl::ex_data::Index;
-use openssl::pkey::{PKey, Private};
 use openssl::ssl::{
     AlpnError, NameType, SniError, Ssl, SslAcceptor, SslAcceptorBuilder, SslContext, SslContextBuilder,
-    SslMethod, SslOptions, SslRef, SslSessionCacheMode, SslVerifyMode, select_next_proto,
+    SslMethod, SslMode, SslOptions, SslRef, SslSessionCacheMode, SslVerifyMode, select_next_proto,
 };
-use openssl::x509::X509;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_openssl::SslStream;
 
-use crate::distinguished_name::DistinguishedName;
-use crate::file::{self, FileError};
 use crate::limits;
-use crate::settings::CertificateFiles;
 use crate::sni::{ServerName, SniMap};
 use crate::tls::contexts::Policy;
+
+pub(crate) use self::certificates::{Certificates, Trouble};
+pub(crate) use self::server_certificate::ServerCertificate;
 
 /// What the shim speaks, the best first, in the form of ALPN (RFC 7301, section 3.1).
 const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
 
-/// What the shim shows to clients.
-pub(crate) struct ServerCertificate {
-    leaf: X509,
-    chain: Vec<X509>,
-    key: PKey<Private>,
-}
-
 /// Does handshakes.
 pub(crate) struct Tls {
-    certificate: ServerCertificate,
     /// Where every handshake begins. Its only use is to have the callback that chooses another.
     entrance: SslContext,
-    policy: Arc<ArcSwap<Policy>>,
+    /// A context like those that handshakes go on with.
+    plain: SslContext,
+    state: Arc<ArcSwap<State>>,
+    /// Whoever makes the next state of one holds it, so that nobody's change is lost.
+    changing: Mutex<()>,
+}
+
+/// What handshakes go by. It is replaced as a whole.
+#[derive(Clone)]
+struct State {
+    policy: Arc<Policy>,
+    certificates: Arc<Certificates>,
+    /// Shown where Kong has no certificate for a name.
+    default: Arc<ServerCertificate>,
 }
 
 /// What a handshake told.
@@ -58,65 +63,75 @@ pub(crate) struct Handshake {
     pub(crate) http2: bool,
 }
 
-impl ServerCertificate {
-    /// Reads certificate, chain and key.
-    ///
-    /// # Errors
-    /// Names the file and what is wrong with it.
-    pub(crate) fn read(files: &CertificateFiles) -> Result<Self, FileError> {
-        let mut certificates = file::read(&files.cert, |pem| {
-            let certificates = X509::stack_from_pem(pem.as_bytes()).unwrap_or_default();
-            if certificates.is_empty() { Err("it holds no certificate in PEM") } else { Ok(certificates) }
-        })?;
-        let leaf = certificates.remove(0);
-        let key = file::read(&files.key, |pem| {
-            // The callback keeps OpenSSL from asking for a passphrase on the terminal.
-            let key = PKey::private_key_from_pem_callback(pem.as_bytes(), |_| Err(ErrorStack::get()));
-            let key = key.map_err(|_| "it holds no private key in PEM without a passphrase".to_owned())?;
-            match leaf.public_key() {
-                Ok(public) if public.public_eq(&key) => Ok(key),
-                _ => Err(format!("the key does not belong to the certificate in {}", files.cert.display())),
-            }
-        })?;
-        Ok(Self { leaf, chain: certificates, key })
-    }
-
-    /// Its subject and its end, for people to read.
-    pub(crate) fn summary(&self) -> String {
-        let subject = DistinguishedName::new(self.leaf.subject_name());
-        let subject = subject.map(|name| name.to_string()).unwrap_or_default();
-        format!("\"{subject}\", valid until {}", self.leaf.not_after())
-    }
-}
-
 impl Tls {
-    /// Prepares handshakes that ask whom `map` says.
+    /// Prepares handshakes that ask whom `map` says, and show the certificates of `entities`.
     ///
     /// # Errors
-    /// OpenSSL refuses the certificate, for a key that is too weak for example.
-    pub(crate) fn new(certificate: ServerCertificate, map: Arc<SniMap>) -> Result<Self, ErrorStack> {
-        let plain = context(builder(&certificate)?);
-        let policy = Arc::new(ArcSwap::from_pointee(Policy::nobody(plain)));
-        let mut entrance = builder(&certificate)?;
-        choose_by_name(&mut entrance, Arc::clone(&policy))?;
-        let tls = Self { certificate, entrance: context(entrance), policy };
-        tls.follow(map);
+    /// OpenSSL refuses the default certificate, for a key that is too weak for example.
+    pub(crate) fn new(
+        default: ServerCertificate,
+        map: Arc<SniMap>,
+        entities: &Entities,
+    ) -> Result<Self, ErrorStack> {
+        let plain = context(builder()?);
+        is_taken(&plain, &default)?;
+        let state = State {
+            policy: Arc::new(Policy::nobody(plain.clone())),
+            certificates: Arc::default(),
+            default: shown_by_default(default),
+        };
+        let state = Arc::new(ArcSwap::from_pointee(state));
+        let mut entrance = builder()?;
+        choose_by_name(&mut entrance, Arc::clone(&state))?;
+        let tls = Self { entrance: context(entrance), plain, state, changing: Mutex::default() };
+        tls.follow(map, entities);
         Ok(tls)
     }
 
-    /// From now on, handshakes ask whom `map` says. Those that have begun end as they began.
-    pub(crate) fn follow(&self, map: Arc<SniMap>) {
-        let next = self.policy.load().next(map, |names| {
-            let mut with_names = builder(&self.certificate)?;
+    /// From now on, handshakes ask whom `map` says and show the certificates of `entities`. Those that have begun end as
+    /// they began. What is wrong with a certificate is logged, once for as long as it stays as it is.
+    pub(crate) fn follow(&self, map: Arc<SniMap>, entities: &Entities) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.state.load_full();
+        let policy = now.policy.next(map, |names| {
+            let mut with_names = builder()?;
             with_names.set_client_ca_list(names);
             Ok(context(with_names))
         });
-        self.policy.store(Arc::new(next));
+        let certificates = now.certificates.next(entities, |certificate| is_taken(&self.plain, certificate));
+        certificates.news().iter().for_each(say);
+        let counts = certificates.counts();
+        tracing::info!(
+            names = counts.names,
+            certificates = counts.certificates,
+            broken = counts.broken,
+            refused = counts.refused,
+            "server certificates by name"
+        );
+        let (policy, certificates) = (Arc::new(policy), Arc::new(certificates));
+        self.state.store(Arc::new(State { policy, certificates, default: Arc::clone(&now.default) }));
+    }
+
+    /// From now on, handshakes show this one where Kong has none for a name.
+    ///
+    /// # Errors
+    /// OpenSSL refuses it: the one before stays.
+    pub(crate) fn replace_default(&self, default: ServerCertificate) -> Result<(), ErrorStack> {
+        is_taken(&self.plain, &default)?;
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.state.load_full();
+        self.state.store(Arc::new(State { default: shown_by_default(default), ..State::clone(&now) }));
+        Ok(())
+    }
+
+    /// The server certificates that handshakes show now.
+    pub(crate) fn certificates(&self) -> Arc<Certificates> {
+        Arc::clone(&self.state.load().certificates)
     }
 
     /// Whether a handshake that began now would ask a client that names this server.
     pub(crate) fn asks(&self, name: &ServerName) -> bool {
-        self.policy.load().decide(name).0
+        self.state.load().policy.decide(name).0
     }
 
     /// Does the server's side of a handshake.
@@ -139,15 +154,48 @@ impl Tls {
     }
 }
 
-/// All that every context has. Several are used for one connection, so none may have anything that another has not: which
-/// of its parts OpenSSL takes over when a connection changes its context, and which it leaves, is nowhere promised.
-fn builder(certificate: &ServerCertificate) -> Result<SslAcceptorBuilder, ErrorStack> {
-    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
-    builder.set_certificate(&certificate.leaf)?;
-    for issuer in &certificate.chain {
-        builder.add_extra_chain_cert(issuer.clone())?;
+impl State {
+    /// What a client is shown that names this server.
+    fn shown(&self, name: &ServerName) -> &ServerCertificate {
+        self.certificates.choose(name).unwrap_or(&self.default)
     }
-    builder.set_private_key(&certificate.key)?;
+}
+
+/// Whether OpenSSL would take it in a handshake.
+fn is_taken(context: &SslContext, certificate: &ServerCertificate) -> Result<(), ErrorStack> {
+    let mut ssl = Ssl::new(context)?;
+    certificate.give(&mut ssl)
+}
+
+/// Tells the log of a default certificate that counts from now on, if there is something to tell.
+fn shown_by_default(certificate: ServerCertificate) -> Arc<ServerCertificate> {
+    if let Some(reason) = certificate.untimely() {
+        tracing::warn!(reason, "the default certificate is shown to clients that will not take it");
+    }
+    Arc::new(certificate)
+}
+
+fn say(Trouble { broken, id, names, reason }: &Trouble) {
+    if *broken {
+        tracing::error!(
+            names,
+            id,
+            reason,
+            "a server certificate cannot be used: its names keep the last good one that they had, or else get the next \
+             that matches them"
+        );
+    } else {
+        tracing::warn!(names, id, reason, "something is wrong with a server certificate or its names");
+    }
+}
+
+/// All that every context has. Several are used for one connection, so none may have anything that another has not: which
+/// of its parts OpenSSL takes over when a connection changes its context, and which it leaves, is nowhere promised. None has
+/// a certificate: what a connection took over from it could be shown beside its own, as the one of another kind.
+fn builder() -> Result<SslAcceptorBuilder, ErrorStack> {
+    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+    // A chain is what stands in the certificate's file: OpenSSL has no CAs to look for more.
+    builder.set_mode(SslMode::NO_AUTO_CHAIN);
     never_resume(&mut builder)?;
     builder.set_alpn_select_callback(|_, offered| {
         // Refusing what we do not speak keeps other protocols' messages from being sent to us (RFC 7301, section
@@ -165,16 +213,26 @@ fn context(builder: SslAcceptorBuilder) -> SslContext {
 }
 
 /// Has a handshake decided as soon as the client has named its server.
-fn choose_by_name(entrance: &mut SslContextBuilder, policy: Arc<ArcSwap<Policy>>) -> Result<(), ErrorStack> {
-    let snapshot = Ssl::new_ex_index()?;
+fn choose_by_name(entrance: &mut SslContextBuilder, state: Arc<ArcSwap<State>>) -> Result<(), ErrorStack> {
+    let decided = Ssl::new_ex_index::<ServerName>()?;
     // OpenSSL calls this for a ClientHello without a server name, too, and a second time after a HelloRetryRequest (RFC
     // 8446, section 4.1.4): also where the first call has changed the context, to one that has no such callback.
     entrance.set_servername_callback(move |ssl, _| {
-        let policy = snapshot_of(ssl, snapshot, &policy);
-        let (asks, context) = policy.decide(&server_name(ssl));
+        let name = server_name(ssl);
+        if let Some(first) = ssl.ex_data(decided) {
+            // The second ClientHello is the first one but for what was asked for (RFC 8446, section 4.1.2).
+            return if *first == name { Ok(()) } else { Err(SniError::ALERT_FATAL) };
+        }
+        let state = state.load();
+        let (asks, context) = state.policy.decide(&name);
         // Without FAIL_IF_NO_PEER_CERT: asking never requires.
         ssl.set_verify(if asks { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
-        ssl.set_ssl_context(context).map_err(|_| SniError::ALERT_FATAL)
+        // In this order: a connection that changes its context loses its certificate.
+        ssl.set_ssl_context(context)
+            .and_then(|()| state.shown(&name).give(ssl))
+            .map_err(|_| SniError::ALERT_FATAL)?;
+        ssl.set_ex_data(decided, name);
+        Ok(())
     });
     Ok(())
 }
@@ -186,16 +244,6 @@ fn never_resume(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
     builder.set_session_cache_mode(SslSessionCacheMode::OFF);
     builder.set_num_tickets(0)?;
     builder.set_max_early_data(0)
-}
-
-/// The policy that this handshake goes by, from its first ClientHello on.
-fn snapshot_of(ssl: &mut SslRef, index: Index<Ssl, Arc<Policy>>, policy: &ArcSwap<Policy>) -> Arc<Policy> {
-    if let Some(policy) = ssl.ex_data(index) {
-        return Arc::clone(policy);
-    }
-    let policy = policy.load_full();
-    ssl.set_ex_data(index, Arc::clone(&policy));
-    policy
 }
 
 fn server_name(ssl: &SslRef) -> ServerName {

@@ -2,8 +2,7 @@
 
 mod common;
 
-use std::process::{Command, Stdio};
-
+use common::s_client::s_client;
 use common::{OPEN, Rig, SECURED, write_entities};
 use testbed::pki::{Ca, Subject};
 use testbed::tls_client::{TlsClient, Version};
@@ -24,19 +23,6 @@ fn route(sni: &str, ca_certificates: &str) -> String {
     format!(
         "- {{snis: ['{sni}'], plugins: [{{name: mtls-auth, config: {{send_ca_dn: true, ca_certificates: [{ca_certificates}]}}}}]}}\n"
     )
-}
-
-fn s_client(rig: &Rig, sni: Option<&str>, arguments: &[&str]) -> String {
-    let output = Command::new("openssl")
-        .args(["s_client", "-nameopt", "RFC2253", "-connect", &rig.address.to_string()])
-        .args(sni.map_or(vec!["-noservername"], |sni| vec!["-servername", sni]))
-        .args(arguments)
-        .current_dir(rig.dir.path())
-        .stdin(Stdio::null())
-        .output()
-        .expect("openssl runs");
-    assert!(output.status.success(), "{sni:?}, {arguments:?}: {output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn names_in(said: &str) -> Vec<String> {

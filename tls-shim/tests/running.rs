@@ -69,14 +69,6 @@ fn a_second_signal_ends_the_shim_at_once() {
 }
 
 #[test]
-fn a_hangup_is_said_to_change_nothing() {
-    let rig = Rig::new(ONE_ROUTE);
-    rig.shim.signal("HUP");
-    rig.shim.wait_for("SIGHUP is not supported");
-    rig.curl(OPEN, "/", &[]);
-}
-
-#[test]
 fn the_shim_outlives_a_want_of_file_descriptors() {
     let dir = tempfile::tempdir().unwrap();
     let upstream = Upstream::start();
@@ -142,6 +134,17 @@ fn whatever_is_wrong_is_named_and_nothing_starts() {
             |dir| replace(dir, "declarative_config", "admin_url: http://a, declarative_config"),
             "shim.yml",
             "admin_url",
+        ),
+        (|dir| replace(dir, "declarative_config: ", "admin_url: "), "shim.yml", "Admin API URL"),
+        (
+            |dir| replace(dir, "declarative_config: ", "admin_url: http://a, admin_ca_file: "),
+            "kong.yml",
+            "no use with an http:// URL",
+        ),
+        (
+            |dir| replace(dir, "declarative_config: ", "admin_url: http://a, admin_token_file: /nowhere"),
+            "/nowhere",
+            "No such file",
         ),
         (|dir| replace(dir, "http://", "ftp://"), "shim.yml", "upstream"),
         (|dir| replace(dir, "kong:", "upstream_tls: {verify_sni: true}\nkong:"), "shim.yml", "upstream_tls"),
@@ -222,6 +225,7 @@ plugins: [{name: mtls-auth, enabled: false}]",
         "secured.example      yes: plugin on route secured",
         "(none or any other)  no",
         "mtls-auth plugins: 3, of which enabled: 2; services: 1; routes: 2; SNIs in the map: 2",
+        "configuration: from the declarative file ",
         "server certificate: \"CN=secured.example\", valid until ",
     ] {
         assert!(said.contains(row), "{said}");

@@ -210,7 +210,7 @@ impl AdminClient {
     }
 
     /// Where the Admin API is, for people to read.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         self.connections.endpoint().url(self.prefix())
     }
 

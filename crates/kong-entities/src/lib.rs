@@ -31,5 +31,6 @@ pub use model::{
     Service,
 };
 pub use snapshot::snapshot;
+pub use snapshot_file::{SnapshotFileError, read_snapshot_file};
 pub use source_error::{SourceError, SourceFault};
 pub use watched::{POLL_INTERVAL, Watched, follow_file, watch};

@@ -15,23 +15,40 @@ use openssl::sha::sha256;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::Entities;
 use crate::declarative::build::build_by_id;
 use crate::declarative::file;
 use crate::json_problem::json_problem;
 use crate::snapshot::Digest;
+use crate::{AdminClient, Entities};
 
 /// Why a snapshot file is not used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SnapshotFileError {
+pub enum SnapshotFileError {
+    /// What the system said.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// Others than its owner may read or write it: its mode.
     #[error("others than its owner may read or write it (mode {0:04o}), and it holds private keys")]
     OpenToOthers(u32),
+    /// It is of another Admin API: its URL.
     #[error("it is of another Admin API, {0}")]
     Another(String),
+    /// It is not a snapshot file, or a broken one.
     #[error("{0}")]
     Content(String),
+}
+
+/// What the snapshot file says of this Admin API, and how long ago it was written. None: there is no file. Nothing is
+/// written, so who only wants to look leaves the file to its owner.
+///
+/// # Errors
+/// Why what is there cannot be used.
+pub fn read_snapshot_file(
+    path: &Path,
+    client: &AdminClient,
+) -> Result<Option<(Entities, Duration)>, SnapshotFileError> {
+    let stored = read(path, &client.url())?;
+    Ok(stored.map(|stored| (stored.entities, stored.age)))
 }
 
 /// What was in it.

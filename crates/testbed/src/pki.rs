@@ -4,10 +4,13 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use openssl::pkey::PKey;
+use openssl::rsa::Rsa;
 pub use rcgen;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DistinguishedName, DnType,
-    DnValue, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+    DnValue, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, PublicKeyData,
+    SanType, SignatureAlgorithm,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -66,6 +69,16 @@ impl Ca {
         Leaf { cert: cert.pem(), der: cert.der().to_vec(), key: key.serialize_pem() }
     }
 
+    /// Signs a certificate whose key is an RSA one of this many bits.
+    pub fn issue_rsa(&self, subject: Subject, bits: u32) -> Leaf {
+        let rsa = Rsa::generate(bits).expect("an RSA key");
+        let public = RsaPublicKey(rsa.public_key_to_der_pkcs1().expect("a public key"));
+        let key = PKey::from_rsa(rsa).and_then(|key| key.private_key_to_pem_pkcs8()).expect("a key in PEM");
+        let cert = subject.params().signed_by(&public, &self.issuer).expect("a leaf");
+        let key = String::from_utf8(key).expect("PEM is text");
+        Leaf { cert: cert.pem(), der: cert.der().to_vec(), key }
+    }
+
     /// Its certificate, in PEM.
     pub fn pem(&self) -> String {
         self.issuer.pem()
@@ -74,6 +87,19 @@ impl Ca {
     /// Its certificate, in DER.
     pub fn der(&self) -> Vec<u8> {
         self.issuer.der().to_vec()
+    }
+}
+
+/// An RSA public key (RFC 8017, appendix A.1.1), which rcgen takes but does not make.
+struct RsaPublicKey(Vec<u8>);
+
+impl PublicKeyData for RsaPublicKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_RSA_SHA256
     }
 }
 

@@ -76,8 +76,17 @@ impl Process {
     /// # Panics
     /// After [`PATIENCE`], with all that it printed instead.
     pub fn wait_for(&self, text: &str) -> String {
+        self.wait_for_count(text, 1)
+    }
+
+    /// Waits until it has printed so many lines that contain `text`, and returns the last of them.
+    ///
+    /// # Panics
+    /// As [`Self::wait_for`]; where `count` is 0.
+    pub fn wait_for_count(&self, text: &str, count: usize) -> String {
         let lines = self.output.lines.lock().unwrap();
-        let found = |lines: &Vec<String>| lines.iter().find(|line| line.contains(text)).cloned();
+        let found =
+            |lines: &Vec<String>| lines.iter().filter(|line| line.contains(text)).nth(count - 1).cloned();
         let (lines, _) =
             self.output.more.wait_timeout_while(lines, PATIENCE, |lines| found(lines).is_none()).unwrap();
         found(&lines)

@@ -15,7 +15,7 @@ pub(crate) struct Upstream {
 }
 
 /// How Kong is known, where it speaks TLS.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpstreamTls {
     /// The CAs that Kong's certificate may come from, in PEM; those of the system where there is none.

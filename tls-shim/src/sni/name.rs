@@ -39,7 +39,7 @@ impl ServerName {
 ///
 /// It is `a.example`, or `.example` for `*.example`, or `a.` for `a.*`. None for what Kong would match in a way that is
 /// not by whole labels (`*example.com`), and for what no client could name.
-pub(super) fn key(sni: &str) -> Option<String> {
+pub(crate) fn key(sni: &str) -> Option<String> {
     let sni = sni.to_ascii_lowercase();
     if let Some(rest) = sni.strip_prefix("*.") {
         return normalised(rest).map(|rest| format!(".{rest}"));
@@ -52,7 +52,7 @@ pub(super) fn key(sni: &str) -> Option<String> {
 }
 
 /// The entry that has this key, as people write it; that of everybody is `*`.
-pub(super) fn written(key: &str) -> String {
+pub(crate) fn written(key: &str) -> String {
     match key {
         "" => "*".to_owned(),
         suffix if suffix.starts_with('.') => format!("*{suffix}"),

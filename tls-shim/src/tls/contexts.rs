@@ -1,6 +1,7 @@
 //! This knows the OpenSSL contexts that handshakes go on with: one for each list of CA names.
 //!
-//! OpenSSL takes the names from the context of a connection, or from a copy made for that connection alone. Contexts are
+//! They have no certificate of the server's: a connection is given that by itself, so that there is not one for each pair
+//! of list and certificate. OpenSSL takes the names from the context of a connection, or from a copy made for that connection alone. Contexts are
 //! made when the map changes, so that a handshake only changes a pointer.
 
 use std::collections::HashMap;

@@ -1,19 +1,22 @@
 //! A shim of its own for each test, between clients and an upstream that tells what it saw.
 #![allow(dead_code, unreachable_pub, reason = "no test uses all of it")]
 
+pub mod admin;
 pub mod announced;
 pub mod frames;
 pub mod grpc;
 pub mod h2;
+pub mod s_client;
 pub mod tls_front;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Instant;
 
 use testbed::pki::{Ca, Leaf, Subject};
-use testbed::process::Process;
-use testbed::tls_client::TlsClient;
+use testbed::process::{PATIENCE, Process};
+use testbed::tls_client::{TlsClient, Version};
 use testbed::upstream::Upstream;
 
 /// A plugin on one route, and another route without.
@@ -152,4 +155,21 @@ pub fn listening(shim: &Process) -> SocketAddr {
     let line = shim.wait_for("\"listening\"");
     let rest = line.split_once("\"addr\":\"").expect("an address").1;
     rest.split('"').next().unwrap().parse().expect("an address")
+}
+
+/// Whether a client of either version is asked; they must not differ.
+pub fn asked(shim: SocketAddr, sni: Option<&str>) -> bool {
+    let asked = [Version::TLS1_2, Version::TLS1_3]
+        .map(|version| TlsClient::new(sni).version(version).connect(shim).unwrap().asked());
+    assert_eq!(asked[0], asked[1], "{sni:?}");
+    asked[0]
+}
+
+/// Waits until it is so.
+pub fn until(mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "it never came to be");
+        std::thread::yield_now();
+    }
 }

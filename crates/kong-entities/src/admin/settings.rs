@@ -29,6 +29,14 @@ impl AdminSettings {
     pub fn new(url: impl Into<String>) -> Self {
         Self { url: url.into(), token: None, ca_file: None, timeout: Duration::from_secs(3) }
     }
+
+    /// Whether a URL can be one of an Admin API, for who wants to say where it is written.
+    ///
+    /// # Errors
+    /// [`AdminSettingsError::Url`].
+    pub fn check_url(url: &str) -> Result<(), AdminSettingsError> {
+        Endpoint::parse(url).map(drop)
+    }
 }
 
 /// Why the settings cannot be used.
