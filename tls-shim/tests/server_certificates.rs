@@ -195,8 +195,11 @@ fn a_new_certificate_counts_for_the_next_handshake() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
-/// Ways to break an entity that is good, and what is said of it.
-fn broken() -> Vec<(fn(&mut Json), &'static str)> {
+/// How an entity that was good is broken.
+type Break = fn(&mut Json);
+
+/// Ways to break one, and what is said of it.
+fn broken() -> Vec<(Break, &'static str)> {
     vec![
         (|entity| entity["cert"] = "nonsense".into(), "cert: it holds no certificate in PEM"),
         (
@@ -376,7 +379,7 @@ fn check_says_which_certificate_is_shown() {
         let is_row = |line: &&str| {
             line.split_once("  ").is_some_and(|(name, rest)| name == sni && rest.trim().starts_with(asked))
         };
-        let start = lines.iter().position(|line| is_row(line)).unwrap_or_else(|| panic!("{sni}: {said}"));
+        let start = lines.iter().position(is_row).unwrap_or_else(|| panic!("{sni}: {said}"));
         let line = lines[start..].iter().find(|line| line.starts_with("server certificate: ")).unwrap();
         assert!(
             line.starts_with(&format!("server certificate: \"CN={shown}\", valid until ")),
