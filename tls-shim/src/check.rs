@@ -62,12 +62,19 @@ async fn report(config: &Path) -> Result<(String, Option<String>), StartError> {
 /// Every SNI that is asked or has a certificate: one a line with the reasons why it is asked, and further lines with the CA
 /// names that it is sent and the server certificate.
 fn table(map: &SniMap, certificates: &Certificates, default: &str) -> String {
+    let names: BTreeSet<String> = certificates.names().collect();
     let shown = |row: &str| {
         let own = certificates.of_row(row).map(|certificate| certificate.summary());
-        format!("server certificate: {}", own.as_deref().unwrap_or(default))
+        // Of the names that a row is about, those with more labels there get what other rows say.
+        let one_label = if row.contains('.') && row.contains('*') && names.contains(row) {
+            ", where * is one label"
+        } else {
+            ""
+        };
+        format!("server certificate: {}{one_label}", own.as_deref().unwrap_or(default))
     };
     let mut rows = vec![("SNI".to_owned(), "asked".to_owned())];
-    let mut others: BTreeSet<String> = certificates.names().collect();
+    let mut others = names.clone();
     for row in map.rows() {
         others.remove(&row.sni);
         let ca_names = format!("CA names: {}", ca_names(&row));

@@ -31,6 +31,9 @@ pub(crate) use self::server_certificate::ServerCertificate;
 /// What the shim speaks, the best first, in the form of ALPN (RFC 7301, section 3.1).
 const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
 
+/// The groups for key exchange: those of Mozilla's intermediate configuration, of which OpenSSL 3.5 and newer know the first.
+const GROUPS: [&str; 2] = ["X25519MLKEM768:X25519:P-256:P-384", "X25519:P-256:P-384"];
+
 /// Does handshakes.
 pub(crate) struct Tls {
     /// Where every handshake begins. Its only use is to have the callback that chooses another.
@@ -194,6 +197,7 @@ fn say(Trouble { broken, id, names, reason }: &Trouble) {
 /// a certificate: what a connection took over from it could be shown beside its own, as the one of another kind.
 fn builder() -> Result<SslAcceptorBuilder, ErrorStack> {
     let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+    builder.set_groups_list(GROUPS[0]).or_else(|_| builder.set_groups_list(GROUPS[1]))?;
     // A chain is what stands in the certificate's file: OpenSSL has no CAs to look for more.
     builder.set_mode(SslMode::NO_AUTO_CHAIN);
     never_resume(&mut builder)?;
@@ -258,3 +262,6 @@ fn presented(ssl: &SslRef) -> Result<Option<Presented>, ErrorStack> {
     let chain = ssl.peer_cert_chain().into_iter().flatten().map(|issuer| issuer.to_der());
     Ok(Some(Presented { leaf: leaf.to_der()?, chain: chain.collect::<Result<_, _>>()? }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,8 +89,10 @@ impl Process {
             |lines: &Vec<String>| lines.iter().filter(|line| line.contains(text)).nth(count - 1).cloned();
         let (lines, _) =
             self.output.more.wait_timeout_while(lines, PATIENCE, |lines| found(lines).is_none()).unwrap();
-        found(&lines)
-            .unwrap_or_else(|| panic!("{} never printed {text:?}, but:\n{}", self.name, lines.join("\n")))
+        let (line, printed) = (found(&lines), lines.join("\n"));
+        // Whoever panics with it could not be dropped, which needs it too.
+        drop(lines);
+        line.unwrap_or_else(|| panic!("{} never printed {text:?}, but:\n{printed}", self.name))
     }
 
     /// Sends a signal by its name, such as `TERM`.

@@ -206,3 +206,6 @@ fn wanted<'a>(
     }
     wanted
 }
+
+#[cfg(test)]
+mod tests;
