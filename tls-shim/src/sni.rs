@@ -3,6 +3,7 @@
 //! It is pure. The rules are those of `mtls-auth.md`, "The TLS side". Asking too often costs a client a dialogue;
 //! asking too seldom refuses somebody who has a certificate. So whatever cannot be decided is asked.
 
+mod expression;
 mod name;
 mod reason;
 
@@ -223,8 +224,16 @@ impl SniMap {
         let label: Arc<str> = route.label.as_str().into();
         let because = |names| reason(Cause { route: Arc::clone(&label), names });
         let everybody = EVERYBODY.to_owned();
-        if route.expression.is_some() {
-            return self.note(everybody, because(Names::Expression));
+        if let Some(expression) = &route.expression {
+            match expression::allowed(expression) {
+                Ok(allowed) => {
+                    for allowed in allowed {
+                        self.note(allowed.key, because(Names::Expression(allowed.test)));
+                    }
+                }
+                Err(open) => self.note(everybody, because(Names::OpenExpression(open))),
+            }
+            return;
         }
         if route.snis.is_empty() {
             return self.note(everybody, because(Names::Missing));

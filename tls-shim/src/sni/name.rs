@@ -48,7 +48,32 @@ pub(super) fn key(sni: &str) -> Option<String> {
         // No dot to remove here: `example..*` is no name.
         return well_formed(rest).then(|| format!("{rest}."));
     }
-    normalised(&sni).map(str::to_owned)
+    exact(&sni)
+}
+
+/// The key of this one name.
+pub(super) fn exact(name: &str) -> Option<String> {
+    normalised(&name.to_ascii_lowercase()).map(str::to_owned)
+}
+
+/// The key of the narrowest pattern that matches all names with this end: by whole labels, so it is `.com` for
+/// `example.com`, which is the end of `an-example.com` too.
+pub(super) fn ending(end: &str) -> Option<String> {
+    let end = end.to_ascii_lowercase();
+    let dot = end.find('.')?;
+    normalised(&end[dot + 1..]).map(|rest| format!(".{rest}"))
+}
+
+/// As [`ending`], for names with this beginning.
+pub(super) fn beginning(beginning: &str) -> Option<String> {
+    let beginning = beginning.to_ascii_lowercase();
+    let dot = beginning.rfind('.')?;
+    well_formed(&beginning[..dot]).then(|| beginning[..=dot].to_owned())
+}
+
+/// Whether this is the key of a pattern.
+pub(super) fn is_pattern(key: &str) -> bool {
+    key.starts_with('.') || key.ends_with('.')
 }
 
 /// The entry that has this key, as people write it; that of everybody is `*`.
