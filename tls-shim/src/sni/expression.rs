@@ -329,7 +329,10 @@ fn literal(regex: &str) -> Option<(&'static str, String)> {
     }
 }
 
+// With their paths, since the fuzz target takes this file in from elsewhere.
 #[cfg(test)]
+#[path = "expression/any_text.rs"]
 mod any_text;
 #[cfg(test)]
+#[path = "expression/tests.rs"]
 mod tests;

@@ -332,7 +332,7 @@ fn random_expression() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(3000) })]
 
     /// Every connection that matches by Kong's own reading has an SNI of the list.
     #[test]
