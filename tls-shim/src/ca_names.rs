@@ -15,7 +15,7 @@ use crate::distinguished_name::DistinguishedName;
 use crate::limits;
 
 /// What one plugin has to announce.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Announcement {
     /// Nothing: it has no `send_ca_dn`, or its certificates come from elsewhere than the shim.
     Silent,

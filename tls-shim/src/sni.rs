@@ -3,8 +3,10 @@
 //! It is pure. The rules are those of `mtls-auth.md`, "The TLS side". Asking too often costs a client a dialogue;
 //! asking too seldom refuses somebody who has a certificate. So whatever cannot be decided is asked.
 
+mod expression;
 mod name;
 mod reason;
+mod settling;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,9 +15,10 @@ use kong_entities::{Entities, Plugin, Route, Scope};
 
 use crate::ca_names::{Announcement, Announcements, Sent};
 
-pub(crate) use name::{ServerName, key, written};
+pub(crate) use name::{EVERYBODY, ServerName, key, written};
 pub(crate) use reason::Reason;
 use reason::{Cause, Names};
+use settling::Interned;
 
 /// The plugin that wants client certificates.
 const PLUGIN: &str = "mtls-auth";
@@ -23,19 +26,32 @@ const PLUGIN: &str = "mtls-auth";
 /// The protocols of Kong's stream proxy. A route that has only these never sees an HTTP request.
 const STREAM_PROTOCOLS: [&str; 4] = ["tcp", "tls", "tls_passthrough", "udp"];
 
-/// The key of the row for everybody, whatever the name. No name or pattern is empty.
-pub(crate) const EVERYBODY: &str = "";
-
 /// Who is asked. One map is one state of Kong's configuration; it is replaced as a whole.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SniMap {
-    /// By the keys of `name.rs`, and [`EVERYBODY`].
+    /// By the keys of `name.rs`.
     rows: HashMap<String, Row>,
     plugins: Vec<OurPlugin>,
+    /// What the plugins announce, each once.
+    announcements: Vec<Announcement>,
     /// All that is sent anywhere, each once.
     sent: Vec<Sent>,
-    /// What is sent to a name that matches patterns of both kinds: by what the row of each sends.
-    both: HashMap<(SentIndex, SentIndex), SentIndex>,
+    /// What is sent to a name that matches patterns of both kinds: by what the row of each sends. Where that would be
+    /// too many lists, how many those of the two kinds are.
+    between: Result<HashMap<(SentIndex, SentIndex), SentIndex>, (usize, usize)>,
+}
+
+impl Default for SniMap {
+    /// One that asks nobody.
+    fn default() -> Self {
+        Self {
+            rows: HashMap::new(),
+            plugins: Vec::new(),
+            announcements: Vec::new(),
+            sent: Vec::new(),
+            between: Ok(HashMap::new()),
+        }
+    }
 }
 
 /// A name or pattern that is asked.
@@ -43,7 +59,7 @@ pub(crate) struct SniMap {
 struct Row {
     reasons: Vec<Reason>,
     /// The plugins that the reasons come from, in the order of Kong's configuration.
-    plugins: BTreeSet<usize>,
+    plugins: Vec<usize>,
     sent: SentIndex,
 }
 
@@ -51,7 +67,8 @@ struct Row {
 #[derive(Debug)]
 struct OurPlugin {
     label: String,
-    announcement: Announcement,
+    /// Its position in [`SniMap::announcements`].
+    announcement: usize,
 }
 
 /// Stands for one of [`SniMap::sent`].
@@ -77,11 +94,13 @@ pub(crate) fn policy(entities: &Entities) -> SniMap {
     let mut map = SniMap::default();
     let mut announcements = Announcements::of(entities);
     let routes = routes_by_service(entities);
+    let mut different = Interned::default();
     for plugin in entities.plugins.iter().filter(|plugin| plugin.name == PLUGIN && plugin.enabled) {
-        let announcement = announcements.read(plugin);
+        let announcement = different.position(announcements.read(plugin));
         map.plugins.push(OurPlugin { label: label(entities, plugin.scope), announcement });
         map.add_plugin(entities, &routes, plugin);
     }
+    map.announcements = different.values;
     map.settle();
     map
 }
@@ -152,23 +171,31 @@ impl SniMap {
 
     /// Every row of the map, `*` first, the rest in the order of the alphabet.
     pub(crate) fn rows(&self) -> impl Iterator<Item = Shown<'_>> {
-        self.keys().into_iter().map(|(sni, key)| self.shown(sni, key))
+        self.keys(|_| true).into_iter().map(|(sni, key)| self.shown(sni, key))
     }
 
     /// What keeps CA names from being sent that a plugin wants sent.
     pub(crate) fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> = self.plugins.iter().filter_map(OurPlugin::problem).collect();
-        for (sni, key) in self.keys() {
+        let mut problems: Vec<String> =
+            self.plugins.iter().filter_map(|plugin| self.problem(plugin)).collect();
+        for (sni, key) in self.keys(|row| matches!(self.sent[row.sent.0], Sent::TooLong(_))) {
             if let Sent::TooLong(bytes) = self.sent[self.rows[key].sent.0] {
                 problems.push(format!("SNI {sni}: {bytes} bytes of CA names are too many"));
             }
         }
+        if let Err((suffixes, prefixes)) = self.between {
+            problems.push(format!(
+                "SNIs that match both a pattern with a leading and one with a trailing *: those send {suffixes} and \
+                 {prefixes} different lists of CA names, which are too many to combine"
+            ));
+        }
         problems
     }
 
-    /// The rows as people write them, and their keys.
-    fn keys(&self) -> Vec<(String, &str)> {
-        let mut keys: Vec<_> = self.rows.keys().map(|key| (name::written(key), key.as_str())).collect();
+    /// The rows that are wanted, as people write them, and their keys.
+    fn keys(&self, wanted: impl Fn(&Row) -> bool) -> Vec<(String, &str)> {
+        let rows = self.rows.iter().filter(|(_, row)| wanted(row));
+        let mut keys: Vec<_> = rows.map(|(key, _)| (name::written(key), key.as_str())).collect();
         keys.sort_by(|(sni, key), (other, other_key)| {
             (*key != EVERYBODY, sni).cmp(&(*other_key != EVERYBODY, other))
         });
@@ -177,16 +204,18 @@ impl SniMap {
 
     fn shown<'a>(&'a self, sni: String, key: &str) -> Shown<'a> {
         let row = &self.rows[key];
-        let met = self.met(key);
-        let met = || met.iter().map(|&plugin| &self.plugins[plugin]);
-        let silent = met().filter(|plugin| plugin.announcement == Announcement::Silent);
-        Shown {
-            sni,
-            reasons: &row.reasons,
-            sent: &self.sent[row.sent.0],
-            silent: silent.map(|plugin| plugin.label.as_str()).collect(),
-            problems: met().filter_map(OurPlugin::problem).collect(),
+        let sent = &self.sent[row.sent.0];
+        let (mut silent, mut problems) = (BTreeSet::new(), Vec::new());
+        // Elsewhere nobody has to know, and there may be many.
+        if matches!(sent, Sent::Names(_) | Sent::Incomplete) {
+            let met: BTreeSet<usize> = self.around(key).flat_map(|row| row.plugins.iter().copied()).collect();
+            let met = || met.iter().map(|&plugin| &self.plugins[plugin]);
+            let is_silent =
+                |plugin: &&OurPlugin| self.announcements[plugin.announcement] == Announcement::Silent;
+            silent = met().filter(is_silent).map(|plugin| plugin.label.as_str()).collect();
+            problems = met().filter_map(|plugin| self.problem(plugin)).collect();
         }
+        Shown { sni, reasons: &row.reasons, sent, silent, problems }
     }
 
     /// What a name is sent that is in the map.
@@ -200,7 +229,8 @@ impl SniMap {
         match (suffix, prefix) {
             (Some(suffix), Some(prefix)) => {
                 let pair = (suffix.sent, prefix.sent);
-                Some(self.both.get(&pair).copied().unwrap_or_else(|| self.nothing()))
+                let between = self.between.as_ref().ok().and_then(|between| between.get(&pair));
+                Some(between.copied().unwrap_or_else(|| self.nothing()))
             }
             (row, None) | (None, row) => row.map(|row| row.sent),
         }
@@ -234,8 +264,16 @@ impl SniMap {
         let label: Arc<str> = route.label.as_str().into();
         let because = |names| reason(Cause { route: Arc::clone(&label), names });
         let everybody = EVERYBODY.to_owned();
-        if route.expression.is_some() {
-            return self.note(everybody, because(Names::Expression));
+        if let Some(expression) = &route.expression {
+            match expression::allowed(expression) {
+                Ok(allowed) => {
+                    for allowed in allowed {
+                        self.note(allowed.key, because(Names::Expression(allowed.test)));
+                    }
+                }
+                Err(open) => self.note(everybody, because(Names::OpenExpression(open))),
+            }
+            return;
         }
         if route.snis.is_empty() {
             return self.note(everybody, because(Names::Missing));
@@ -251,52 +289,27 @@ impl SniMap {
     /// Notes a reason of the plugin that was added last.
     fn note(&mut self, key: String, reason: Reason) {
         let row = self.rows.entry(key).or_default();
-        row.plugins.insert(self.plugins.len() - 1);
+        let plugin = self.plugins.len() - 1;
+        if row.plugins.last() != Some(&plugin) {
+            row.plugins.push(plugin);
+        }
         // A route may list a name twice; no other reason comes twice.
         if row.reasons.last() != Some(&reason) {
             row.reasons.push(reason);
         }
     }
 
-    /// Works out what is sent where, now that all reasons are there: a handshake only looks it up.
-    fn settle(&mut self) {
-        let mut all = Interned::default();
-        // The first is what `nothing` stands for.
-        all.index(Sent::Nothing);
-        let (mut suffixes, mut prefixes) = (BTreeSet::new(), BTreeSet::new());
-        let keys: Vec<String> = self.rows.keys().cloned().collect();
-        for key in keys {
-            let met = self.met(&key).into_iter().map(|plugin| &self.plugins[plugin].announcement);
-            let sent = all.index(Sent::merged(met));
-            match key.as_bytes() {
-                [b'.', ..] => _ = suffixes.insert(sent.0),
-                [.., b'.'] => _ = prefixes.insert(sent.0),
-                _ => {}
-            }
-            if let Some(row) = self.rows.get_mut(&key) {
-                row.sent = sent;
-            }
-        }
-        for &suffix in &suffixes {
-            for &prefix in &prefixes {
-                let merged = all.sent[suffix].with(&all.sent[prefix]);
-                self.both.insert((SentIndex(suffix), SentIndex(prefix)), all.index(merged));
-            }
-        }
-        self.sent = all.sent;
+    /// The rows whose plugins clients meet whose names match this key. Any of their routes may be the one that a request
+    /// on such a connection takes; which one is not known before there is a request.
+    fn around(&self, key: &str) -> impl Iterator<Item = &Row> {
+        name::around(key).filter_map(|key| self.rows.get(key))
     }
 
-    /// The plugins that clients meet whose names match this key, in the order of Kong's configuration: those of its own
-    /// row, of the patterns that match all that it matches, and of everybody. Any of their routes may be the one that a
-    /// request on such a connection takes; which one is not known before there is a request.
-    fn met(&self, key: &str) -> BTreeSet<usize> {
-        [key, EVERYBODY]
-            .into_iter()
-            .chain(name::suffixes(key))
-            .chain(name::prefixes(key))
-            .filter_map(|key| self.rows.get(key))
-            .flat_map(|row| row.plugins.iter().copied())
-            .collect()
+    fn problem(&self, plugin: &OurPlugin) -> Option<String> {
+        match &self.announcements[plugin.announcement] {
+            Announcement::Broken(problem) => Some(format!("{}: {problem}", plugin.label)),
+            Announcement::Silent | Announcement::Names(_) => None,
+        }
     }
 }
 
@@ -307,33 +320,9 @@ impl SentIndex {
     }
 }
 
-impl OurPlugin {
-    fn problem(&self) -> Option<String> {
-        match &self.announcement {
-            Announcement::Broken(problem) => Some(format!("{}: {problem}", self.label)),
-            Announcement::Silent | Announcement::Names(_) => None,
-        }
-    }
-}
-
-/// Gives every value one position.
-#[derive(Default)]
-struct Interned {
-    sent: Vec<Sent>,
-    positions: HashMap<Sent, usize>,
-}
-
-impl Interned {
-    fn index(&mut self, sent: Sent) -> SentIndex {
-        let position = *self.positions.entry(sent).or_insert_with_key(|sent| {
-            self.sent.push(sent.clone());
-            self.sent.len() - 1
-        });
-        SentIndex(position)
-    }
-}
-
 #[cfg(test)]
 mod ca_names_tests;
+#[cfg(test)]
+mod measure;
 #[cfg(test)]
 mod tests;

@@ -251,3 +251,43 @@ fn names_that_do_not_fit_are_not_sent() {
     assert_eq!(sent(&map, Some("y.b.example")).len(), 40_000);
     assert_eq!(map.problems(), ["SNI a.example: 80046 bytes of CA names are too many"]);
 }
+
+#[test]
+fn lists_for_names_between_patterns_have_a_limit_and_over_it_none_is_sent() {
+    let cas = Cas::new();
+    let pems: Vec<_> = (0..4).map(|position| cas.pem(position)).collect();
+    // Every list in which each of the CAs comes at most once.
+    let mut lists: Vec<Vec<usize>> = vec![vec![]];
+    for length in 0..4 {
+        let shorter: Vec<_> = lists.iter().filter(|list| list.len() == length).cloned().collect();
+        for list in shorter {
+            lists.extend((0..4).filter(|ca| !list.contains(ca)).map(|ca| [&list[..], &[ca]].concat()));
+        }
+    }
+    lists.remove(0);
+    assert_eq!(lists.len(), 64);
+    let route = |number: usize, sni: &str, list: &[usize]| {
+        let pems: Vec<_> = list.iter().map(|&ca| &pems[ca]).collect();
+        let config = serde_json::json!({"send_ca_dn": !list.is_empty(), "ca_certificates": pems});
+        let sni = sni.replace('#', &number.to_string());
+        format!("\n- {{name: {sni:?}, snis: [{sni:?}], plugins: [{{name: mtls-auth, config: {config}}}]}}")
+    };
+    let mut routes = String::from("routes:");
+    for (number, list) in lists.iter().enumerate() {
+        routes += &route(number, "*.s#.example", list);
+        routes += &route(number, "p#.*", list);
+    }
+    let within = cas.map_as_is(&routes);
+    assert!(within.problems().is_empty());
+    assert_eq!(sent(&within, Some("p1.s2.example")), "c b");
+    assert_eq!(sent(&within, Some("p63.s63.example")).len(), 7);
+
+    let over = cas.map_as_is(&(routes + &route(64, "p#.*", &[])));
+    assert_eq!(sent(&over, Some("p1.s2.example")), "nothing");
+    assert_eq!(
+        (sent(&over, Some("p1.example")), sent(&over, Some("x.s2.example"))),
+        ("b".into(), "c".into())
+    );
+    let problems = over.problems();
+    assert!(problems.len() == 1 && problems[0].contains("64 and 65 different lists"), "{problems:?}");
+}

@@ -3,6 +3,9 @@
 /// The longest name that the DNS can carry as text (RFC 1035, section 2.3.4).
 const MAX_NAME: usize = 253;
 
+/// The key of what stands for everybody, whatever the name. No name or pattern is empty.
+pub(crate) const EVERYBODY: &str = "";
+
 /// The server name of a ClientHello (RFC 6066, section 3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ServerName {
@@ -48,13 +51,38 @@ pub(crate) fn key(sni: &str) -> Option<String> {
         // No dot to remove here: `example..*` is no name.
         return well_formed(rest).then(|| format!("{rest}."));
     }
-    normalised(&sni).map(str::to_owned)
+    exact(&sni)
+}
+
+/// The key of this one name.
+pub(super) fn exact(name: &str) -> Option<String> {
+    normalised(&name.to_ascii_lowercase()).map(str::to_owned)
+}
+
+/// The key of the narrowest pattern that matches all names with this end: by whole labels, so it is `.com` for
+/// `example.com`, which is the end of `an-example.com` too.
+pub(super) fn ending(end: &str) -> Option<String> {
+    let end = end.to_ascii_lowercase();
+    let dot = end.find('.')?;
+    normalised(&end[dot + 1..]).map(|rest| format!(".{rest}"))
+}
+
+/// As [`ending`], for names with this beginning.
+pub(super) fn beginning(beginning: &str) -> Option<String> {
+    let beginning = beginning.to_ascii_lowercase();
+    let dot = beginning.rfind('.')?;
+    well_formed(&beginning[..dot]).then(|| beginning[..=dot].to_owned())
+}
+
+/// Whether this is the key of a pattern.
+pub(super) fn is_pattern(key: &str) -> bool {
+    key.starts_with('.') || key.ends_with('.')
 }
 
 /// The entry that has this key, as people write it; that of everybody is `*`.
 pub(crate) fn written(key: &str) -> String {
     match key {
-        "" => "*".to_owned(),
+        EVERYBODY => "*".to_owned(),
         suffix if suffix.starts_with('.') => format!("*{suffix}"),
         prefix if prefix.ends_with('.') => format!("{prefix}*"),
         name => name.to_owned(),
@@ -70,6 +98,13 @@ pub(super) fn suffixes(name: &str) -> impl Iterator<Item = &str> {
 /// As [`suffixes`], for patterns with a trailing `*`.
 pub(super) fn prefixes(name: &str) -> impl Iterator<Item = &str> {
     name.rmatch_indices('.').map(|(dot, _)| &name[..=dot])
+}
+
+/// The keys of all that matches what this key does: its own, those of patterns of both kinds, and that of everybody.
+pub(super) fn around(key: &str) -> impl Iterator<Item = &str> {
+    // For patterns are among their own suffixes or prefixes.
+    let own = (!key.is_empty() && !is_pattern(key)).then_some(key);
+    own.into_iter().chain(suffixes(key)).chain(prefixes(key)).chain([EVERYBODY])
 }
 
 /// A lower-case DNS name without its trailing dot, if it is one and not an address.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::expression::Open;
+
 /// Why a name is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
@@ -26,8 +28,11 @@ pub(crate) struct Cause {
 pub(super) enum Names {
     Listed,
     Missing,
-    Expression,
     Undecidable(String),
+    /// By this test in its expression.
+    Expression(Arc<str>),
+    /// Its expression says nothing certain about it.
+    OpenExpression(Open),
 }
 
 impl fmt::Display for Reason {
@@ -46,8 +51,20 @@ impl fmt::Display for Cause {
         match names {
             Names::Listed => write!(f, "{route}"),
             Names::Missing => write!(f, "{route}, which names no SNI"),
-            Names::Expression => write!(f, "{route}, which is written as an expression"),
             Names::Undecidable(sni) => write!(f, "{route}, whose SNI {sni:?} cannot be decided"),
+            Names::Expression(test) => write!(f, "{route}, whose expression has {test}"),
+            Names::OpenExpression(open) => write!(f, "{route}, whose expression {open}"),
+        }
+    }
+}
+
+impl fmt::Display for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(byte) => write!(f, "cannot be read from byte {byte} on"),
+            Self::Untested => write!(f, "can match without a test of tls.sni"),
+            Self::Undecidable(test) => write!(f, "can match by {test}, for which no list of names stands"),
+            Self::Negated => write!(f, "can match by what it negates"),
         }
     }
 }

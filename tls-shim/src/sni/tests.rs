@@ -92,11 +92,37 @@ fn routes_of_the_stream_proxy_do_not_count() {
 }
 
 #[test]
-fn an_expression_is_always_asked() {
-    let map =
-        map("routes: [{name: r, expression: 'tls.sni == \"a.example\"', plugins: [{name: mtls-auth}]}]");
-    assert!(map.asks(&ServerName::None));
-    assert_eq!(rows(&map)[0].1, ["plugin on route r, which is written as an expression"]);
+fn an_expression_asks_for_the_names_that_it_allows_or_everybody() {
+    let of = |expression: &str| {
+        let expression = serde_json::to_string(expression).unwrap();
+        map(&format!("routes: [{{name: r, expression: {expression}, plugins: [{{name: mtls-auth}}]}}]"))
+    };
+    let listed = of(r#"(tls.sni == "A.Example" || tls.sni =^ ".b.example") && http.path ^= "/""#);
+    for (name, expected) in [("a.example", true), ("x.b.example", true), ("b.example", false), ("c", false)] {
+        assert_eq!(asks(&listed, name), expected, "{name}");
+    }
+    assert!(!listed.asks(&ServerName::None));
+    let why = |sni: &str, test: &str| {
+        (sni.to_owned(), vec![format!("plugin on route r, whose expression has {test}")])
+    };
+    assert_eq!(
+        rows(&listed),
+        [why("*.b.example", r#"tls.sni =^ ".b.example""#), why("a.example", r#"tls.sni == "A.Example""#)]
+    );
+
+    for (expression, expected) in [
+        (r#"http.host == "a""#, "can match without a test of tls.sni"),
+        (
+            r#"tls.sni == "a" || tls.sni != "b""#,
+            r#"can match by tls.sni != "b", for which no list of names stands"#,
+        ),
+        (r#"!(tls.sni == "a")"#, "can match by what it negates"),
+        (r#"tls.sni == "a" or tls.sni == "b""#, "cannot be read from byte 15 on"),
+    ] {
+        let map = of(expression);
+        assert!(map.asks(&ServerName::None) && asks(&map, "any.example"), "{expression}");
+        assert_eq!(rows(&map)[0].1, [format!("plugin on route r, whose expression {expected}")]);
+    }
 }
 
 #[test]
