@@ -79,13 +79,14 @@ async fn follow(
         let read = tokio::task::spawn_blocking(move || load(&reading)).await;
         let problem = match read {
             Ok(Ok(read)) => {
-                tracing::info!(file = %path.display(), "the declarative configuration was read again");
                 entities.send_replace(Arc::new(read));
                 status.send_modify(|status| {
                     status.generation += 1;
                     status.last_error = None;
                     status.confirm(Duration::ZERO);
                 });
+                // Said once it counts: whoever waits for this line may rely on it.
+                tracing::info!(file = %path.display(), "the declarative configuration was read again");
                 continue;
             }
             Ok(Err(error)) => error.to_string(),
