@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use client_cert::field::{CLIENT_CERT, HANDOFF, IDENTITY, folded, spells, spells_any};
 use client_cert::front::Format;
+use kong_entities::is_pem;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
@@ -228,11 +229,6 @@ fn check_header_name(name: &str) -> Result<(), String> {
 /// Whether two entries name the same CA: ids in any case, PEM as it stands.
 pub(crate) fn same_ca(entry: &str, other: &str) -> bool {
     if is_pem(entry) { entry == other } else { entry.eq_ignore_ascii_case(other) }
-}
-
-/// Whether an entry of `ca_certificates` is PEM; it is the id of an entity otherwise.
-pub(crate) fn is_pem(entry: &str) -> bool {
-    entry.contains("-----BEGIN ")
 }
 
 /// As in the schema.

@@ -6,9 +6,9 @@ mod kong;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kong_entities::{CaCertificate, Consumer, ConsumerKey, Directory, Mapping};
+use kong_entities::{CaCertificate, Consumer, ConsumerKey, Directory, Mapping, is_pem};
 
-use crate::config::{Config, ConsumerField, is_pem};
+use crate::config::{Config, ConsumerField};
 use crate::pdk::Pdk;
 use crate::reason::{Reason, Refusal};
 

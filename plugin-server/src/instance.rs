@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use client_cert::{Presented, ProofKey, field};
-use kong_entities::CaCertificate;
+use kong_entities::{CaCertificate, is_pem};
 
 use crate::certificate::Certificate;
-use crate::config::{Config, is_pem};
+use crate::config::Config;
 use crate::details;
 use crate::entity_source::EntitySource;
 use crate::ids::{self, Ids, Run};

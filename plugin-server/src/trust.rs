@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use kong_entities::CaCertificate;
+use kong_entities::{CaCertificate, is_pem};
 use openssl::x509::X509;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject};
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::{Config, is_pem, same_ca};
+use crate::config::{Config, same_ca};
 
 /// The CAs of an instance, and how they may be used.
 #[derive(Debug)]

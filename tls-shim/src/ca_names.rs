@@ -88,7 +88,7 @@ impl<'a> Announcements<'a> {
 
 /// The subjects of the certificates that an entry of `ca_certificates` stands for: PEM, or the id of an entity.
 fn subjects(entities: &Entities, entry: &str) -> Result<Vec<DistinguishedName>, String> {
-    let pem = if entry.contains("-----BEGIN ") {
+    let pem = if kong_entities::is_pem(entry) {
         entry
     } else {
         let entity = entities.ca_certificates.get(&entry.to_ascii_lowercase());

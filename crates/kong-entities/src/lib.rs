@@ -28,7 +28,7 @@ pub use lookups::{FAILURE_PAUSE, Lookups};
 pub use mapping::Mapping;
 pub use model::{
     CaCertificate, Certificate, CertificateAndKey, Consumer, Entities, Plugin, PrivateKey, Route, Scope,
-    Service,
+    Service, is_pem,
 };
 pub use snapshot::snapshot;
 pub use snapshot_file::{SnapshotFileError, read_snapshot_file};

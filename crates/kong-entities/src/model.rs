@@ -87,6 +87,12 @@ impl std::fmt::Debug for PrivateKey {
     }
 }
 
+/// Whether an entry of the plugin's `ca_certificates` is PEM text; it is the id of an entity otherwise. What the plugin
+/// server trusts and the shim announces must be read alike.
+pub fn is_pem(entry: &str) -> bool {
+    entry.contains("-----BEGIN ")
+}
+
 /// A `consumers` entity. At least one of `username` and `custom_id` is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumer {
