@@ -73,8 +73,10 @@ pub(crate) async fn serve(
         },
     };
     let peer = addresses.client;
-    let Handshake { server_name, asked, presented, http2 } = handshake;
-    tracing::debug!(%peer, sni = server_name.as_str(), asked, presented = presented.is_some(), http2, "connected");
+    let Handshake { server_name, asked, presented, resumed, http2 } = handshake;
+    let has_presented = presented.is_some();
+    let sni = server_name.as_str();
+    tracing::debug!(%peer, sni, asked, presented = has_presented, resumed, http2, "connected");
 
     let hand_off = presented
         .map(|presented| HandOff::new(presented, server_name.as_str(), Arc::clone(&shim.proof_key)))

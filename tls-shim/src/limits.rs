@@ -64,8 +64,14 @@ pub(crate) const BACKLOG: u32 = 1024;
 /// The bytes of a PROXY header of version 2 after its first 16. Addresses take 36, what fronts add to them a few hundred.
 pub(crate) const PROXY_HEADER_BYTES: usize = 4096;
 
-/// The bytes of a client's Certificate message. Base64 makes 4/3 of it, so this is over what a hand-off can carry.
-pub(crate) const CERTIFICATES: i32 = 64 * 1024;
+/// The bytes of a client's Certificate message. Base64 makes 4/3 of it, so this is over what a hand-off can carry. It is
+/// also as much as leaves room for the rest of a session in a ticket: OpenSSL fails the handshake, even if there is to be
+/// no ticket, of a client whose leaf makes that more than 65,280 bytes.
+pub(crate) const CERTIFICATES: i32 = 63 * 1024;
+
+/// The bytes of a client's certificates in a session ticket. Who presents more gets none. A client sends the ticket in its
+/// first message, which should not take many packets.
+pub(crate) const TICKET: usize = 16 * 1024;
 
 /// The bytes of the CA names in a CertificateRequest. They may be 64 KiB in TLS 1.2 (RFC 5246, section 7.4.4); in TLS 1.3
 /// all extensions of the message together may (RFC 8446, section 4.3.2), so the others keep one of them. OpenSSL would

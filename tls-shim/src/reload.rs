@@ -13,7 +13,7 @@ use tokio::signal::unix::Signal;
 use tokio::task::JoinHandle;
 
 use crate::connection::Shim;
-use crate::settings::Settings;
+use crate::settings::{SessionTickets, Settings};
 use crate::source;
 use crate::start::{self, StartError};
 use crate::tls::ServerCertificate;
@@ -48,8 +48,9 @@ impl Running {
         }
         let has_certificate = self.reload_default_certificate(&settings);
         let has_key = self.reload_proof_key(&settings);
+        let has_tickets = self.reload_tickets(&settings);
         let has_source = self.reload_source(&settings).await;
-        if has_certificate && has_key && has_source {
+        if has_certificate && has_key && has_tickets && has_source {
             tracing::info!("SIGHUP: reloaded");
         }
     }
@@ -76,6 +77,29 @@ impl Running {
             }
             Err(error) => {
                 tracing::error!(%error, "SIGHUP: the proof key stays as it was");
+                false
+            }
+        }
+    }
+
+    /// Sessions are full handshakes again only where something about their tickets has changed.
+    fn reload_tickets(&self, settings: &Settings) -> bool {
+        let tls = &self.shim.load().tls;
+        let next = match (tls.tickets(), &settings.session_tickets) {
+            (Some(tickets), SessionTickets::On(settings)) => {
+                tickets.next(settings).map(|next| next.map(Some))
+            }
+            (None, SessionTickets::Off) => Ok(None),
+            (_, changed) => start::tickets(changed).map(Some),
+        };
+        match next {
+            Ok(None) => true,
+            Ok(Some(tickets)) => {
+                tls.replace_tickets(tickets);
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "SIGHUP: session tickets stay as they were");
                 false
             }
         }

@@ -2,7 +2,9 @@
 //!
 //! A key that is not known, or not supported, is an error: nobody shall believe in a setting that does nothing.
 
+mod length_of_time;
 mod network;
+mod session_tickets;
 mod source;
 mod upstream;
 
@@ -15,6 +17,7 @@ use crate::file::{self, FileError};
 use crate::proxy_protocol;
 
 use self::network::Network;
+pub(crate) use self::session_tickets::{SessionTickets, TicketSettings};
 pub(crate) use self::source::{AdminApi, Source};
 pub(crate) use self::upstream::{Upstream, UpstreamTls};
 
@@ -44,6 +47,9 @@ pub(crate) struct Settings {
     pub(crate) default_certificate: CertificateFiles,
     /// The key that the plugin server has too.
     pub(crate) proof_key_file: PathBuf,
+    /// Whether sessions of clients may be resumed.
+    #[serde(default)]
+    pub(crate) session_tickets: SessionTickets,
 }
 
 /// A certificate with its chain, and its private key, both in PEM.

@@ -4,6 +4,7 @@
 //! asking too seldom refuses somebody who has a certificate. So whatever cannot be decided is asked.
 
 mod expression;
+mod generation;
 mod name;
 mod reason;
 mod settling;
@@ -15,6 +16,7 @@ use kong_entities::{Entities, Plugin, Route, Scope};
 
 use crate::ca_names::{Announcement, Announcements, Sent};
 
+use generation::Generation;
 pub(crate) use name::{EVERYBODY, ServerName, key, written};
 pub(crate) use reason::Reason;
 use reason::{Cause, Names};
@@ -39,6 +41,7 @@ pub(crate) struct SniMap {
     /// What is sent to a name that matches patterns of both kinds: by what the row of each sends. Where that would be
     /// too many lists, how many those of the two kinds are.
     between: Result<HashMap<(SentIndex, SentIndex), SentIndex>, (usize, usize)>,
+    generation: Generation,
 }
 
 impl Default for SniMap {
@@ -50,6 +53,7 @@ impl Default for SniMap {
             announcements: Vec::new(),
             sent: Vec::new(),
             between: Ok(HashMap::new()),
+            generation: generation::of(&HashMap::new(), &[]),
         }
     }
 }
@@ -94,13 +98,15 @@ pub(crate) fn policy(entities: &Entities) -> SniMap {
     let mut map = SniMap::default();
     let mut announcements = Announcements::of(entities);
     let routes = routes_by_service(entities);
-    let mut different = Interned::default();
+    let (mut different, mut digests) = (Interned::default(), Vec::new());
     for plugin in entities.plugins.iter().filter(|plugin| plugin.name == PLUGIN && plugin.enabled) {
         let announcement = different.position(announcements.read(plugin));
         map.plugins.push(OurPlugin { label: label(entities, plugin.scope), announcement });
+        digests.push(generation::of_plugin(entities, plugin));
         map.add_plugin(entities, &routes, plugin);
     }
     map.announcements = different.values;
+    map.generation = generation::of(&map.rows, &digests);
     map.settle();
     map
 }
@@ -146,6 +152,12 @@ impl SniMap {
     /// Whether a client that names this server is asked.
     pub(crate) fn asks(&self, name: &ServerName) -> bool {
         self.asked(name).is_some()
+    }
+
+    /// A digest of all that it says, and of what the plugins that it comes from are told: the same for the same
+    /// configuration, wherever and whenever it is read.
+    pub(crate) fn generation(&self) -> &Generation {
+        &self.generation
     }
 
     /// All that is sent anywhere, in the order of [`SentIndex::position`].

@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 use crate::connection::Shim;
 use crate::file::FileError;
 use crate::listen::BindError;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::sni::{self, ServerName, SniMap};
 use crate::source::{self, SourceUnusable};
-use crate::tls::{ServerCertificate, Tls};
+use crate::tls::{SecretsError, ServerCertificate, SessionTickets, Tls};
 use crate::upstream::Kong;
 
 /// Why the shim does not start. Each names the file or address, and what is wrong with it.
@@ -27,6 +27,8 @@ pub(crate) enum StartError {
     Tls { file: String, error: ErrorStack },
     #[error(transparent)]
     ProofKey(#[from] KeyFileError),
+    #[error(transparent)]
+    TicketSecrets(#[from] SecretsError),
     #[error(transparent)]
     Source(#[from] SourceUnusable),
     #[error(transparent)]
@@ -52,14 +54,23 @@ pub(crate) async fn shim(settings: &Settings) -> Result<(Shim, JoinHandle<()>), 
     Ok((Shim { tls, proof_key, kong, fronts: settings.accept_proxy_protocol.clone() }, following))
 }
 
-/// As [`Tls::new`].
+/// As [`Tls::new`], with the session tickets that the settings want.
 pub(crate) fn tls(
     settings: &Settings,
     certificate: ServerCertificate,
     map: Arc<SniMap>,
     entities: &Entities,
 ) -> Result<Tls, StartError> {
-    refusal(settings, Tls::new(certificate, map, entities))
+    let tickets = tickets(&settings.session_tickets)?;
+    refusal(settings, Tls::new(certificate, tickets, map, entities))
+}
+
+/// What the settings say of session tickets.
+pub(crate) fn tickets(settings: &settings::SessionTickets) -> Result<Option<SessionTickets>, SecretsError> {
+    match settings {
+        settings::SessionTickets::Off => Ok(None),
+        settings::SessionTickets::On(settings) => SessionTickets::new(settings).map(Some),
+    }
 }
 
 /// What OpenSSL says of the default certificate, with the file in the error.

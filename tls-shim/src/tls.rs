@@ -1,11 +1,13 @@
 //! This knows TLS: what the shim offers, how it asks for a client certificate, and what a handshake told.
 //!
-//! It is the only file near OpenSSL's callbacks. They must not panic: OpenSSL is C and cannot unwind.
+//! OpenSSL calls back into it, and into what it calls from there. None of that may panic: OpenSSL is C and cannot unwind.
 
-mod accept_any;
 mod certificates;
 mod contexts;
+mod decision;
+mod raw;
 mod server_certificate;
+mod session_tickets;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,18 +17,22 @@ use client_cert::Presented;
 use kong_entities::Entities;
 use openssl::error::ErrorStack;
 use openssl::ssl::{
-    AlpnError, NameType, SniError, Ssl, SslAcceptor, SslAcceptorBuilder, SslContext, SslContextBuilder,
-    SslMethod, SslMode, SslOptions, SslRef, SslSessionCacheMode, SslVerifyMode, select_next_proto,
+    AlpnError, ClientHelloResponse, NameType, SniError, Ssl, SslAcceptor, SslAcceptorBuilder, SslAlert,
+    SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef, SslSessionCacheMode,
+    SslVerifyMode, select_next_proto,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_openssl::SslStream;
 
 use crate::limits;
 use crate::sni::{ServerName, SniMap};
-use crate::tls::contexts::Policy;
+use crate::tls::contexts::Contexts;
+use crate::tls::decision::{Decision, Resumption};
+use crate::tls::session_tickets::Policy;
 
 pub(crate) use self::certificates::{Certificates, Trouble};
 pub(crate) use self::server_certificate::ServerCertificate;
+pub(crate) use self::session_tickets::{SecretsError, SessionTickets};
 
 /// What the shim speaks, the best first, in the form of ALPN (RFC 7301, section 3.1).
 const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
@@ -48,10 +54,12 @@ pub(crate) struct Tls {
 /// What handshakes go by. It is replaced as a whole.
 #[derive(Clone)]
 struct State {
-    policy: Arc<Policy>,
+    contexts: Arc<Contexts>,
     certificates: Arc<Certificates>,
     /// Shown where Kong has no certificate for a name.
     default: Arc<ServerCertificate>,
+    /// None: sessions are not resumed.
+    tickets: Option<Arc<SessionTickets>>,
 }
 
 /// What a handshake told.
@@ -60,8 +68,11 @@ pub(crate) struct Handshake {
     pub(crate) server_name: ServerName,
     /// Whether the client was asked for a certificate.
     pub(crate) asked: bool,
-    /// The certificates of a client that proved to have the key of the first.
+    /// The certificates of a client that proved to have the key of the first: in this handshake, or in the one in which
+    /// the session began that it resumes.
     pub(crate) presented: Option<Presented>,
+    /// Whether it resumes a session.
+    pub(crate) resumed: bool,
     /// Whether both sides agreed on HTTP/2; it is HTTP/1.1 otherwise.
     pub(crate) http2: bool,
 }
@@ -73,19 +84,21 @@ impl Tls {
     /// OpenSSL refuses the default certificate, for a key that is too weak for example.
     pub(crate) fn new(
         default: ServerCertificate,
+        tickets: Option<SessionTickets>,
         map: Arc<SniMap>,
         entities: &Entities,
     ) -> Result<Self, ErrorStack> {
         let plain = context(builder()?);
         is_taken(&plain, &default)?;
         let state = State {
-            policy: Arc::new(Policy::nobody(plain.clone())),
+            contexts: Arc::new(Contexts::nobody(plain.clone())),
             certificates: Arc::default(),
             default: shown_by_default(default),
+            tickets: tickets.map(Arc::new),
         };
         let state = Arc::new(ArcSwap::from_pointee(state));
         let mut entrance = builder()?;
-        choose_by_name(&mut entrance, Arc::clone(&state))?;
+        choose_by_name(&mut entrance, Arc::clone(&state));
         let tls = Self { entrance: context(entrance), plain, state, changing: Mutex::default() };
         tls.follow(map, entities);
         Ok(tls)
@@ -96,7 +109,7 @@ impl Tls {
     pub(crate) fn follow(&self, map: Arc<SniMap>, entities: &Entities) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.state.load_full();
-        let policy = now.policy.next(map, |names| {
+        let contexts = now.contexts.next(map, |names| {
             let mut with_names = builder()?;
             with_names.set_client_ca_list(names);
             Ok(context(with_names))
@@ -111,8 +124,8 @@ impl Tls {
             refused = counts.refused,
             "server certificates by name"
         );
-        let (policy, certificates) = (Arc::new(policy), Arc::new(certificates));
-        self.state.store(Arc::new(State { policy, certificates, default: Arc::clone(&now.default) }));
+        let (contexts, certificates) = (Arc::new(contexts), Arc::new(certificates));
+        self.state.store(Arc::new(State { contexts, certificates, ..State::clone(&now) }));
     }
 
     /// From now on, handshakes show this one where Kong has none for a name.
@@ -127,6 +140,18 @@ impl Tls {
         Ok(())
     }
 
+    /// From now on, handshakes go by these tickets; None: nobody gets any, and those that clients have do not count.
+    pub(crate) fn replace_tickets(&self, tickets: Option<SessionTickets>) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.state.load_full();
+        self.state.store(Arc::new(State { tickets: tickets.map(Arc::new), ..State::clone(&now) }));
+    }
+
+    /// What handshakes go by now.
+    pub(crate) fn tickets(&self) -> Option<Arc<SessionTickets>> {
+        self.state.load().tickets.clone()
+    }
+
     /// The server certificates that handshakes show now.
     pub(crate) fn certificates(&self) -> Arc<Certificates> {
         Arc::clone(&self.state.load().certificates)
@@ -134,7 +159,7 @@ impl Tls {
 
     /// Whether a handshake that began now would ask a client that names this server.
     pub(crate) fn asks(&self, name: &ServerName) -> bool {
-        self.state.load().policy.decide(name).0
+        self.state.load().contexts.choose(name).0
     }
 
     /// Does the server's side of a handshake.
@@ -147,10 +172,13 @@ impl Tls {
     {
         let mut stream = SslStream::new(Ssl::new(&self.entrance)?, stream)?;
         Pin::new(&mut stream).accept().await?;
+        // Without a decision there was no callback, which cannot be; nobody knows then what was asked.
+        let decision = Decision::of(stream.ssl()).ok_or_else(ErrorStack::get)?;
         let handshake = Handshake {
-            server_name: server_name(stream.ssl()),
-            asked: stream.ssl().verify_mode().contains(SslVerifyMode::PEER),
-            presented: presented(stream.ssl())?,
+            server_name: decision.server_name.clone(),
+            asked: decision.asks,
+            presented: decision::presented(stream.ssl())?,
+            resumed: stream.ssl().session_reused(),
             http2: stream.ssl().selected_alpn_protocol() == Some(b"h2"),
         };
         Ok((stream, handshake))
@@ -161,6 +189,23 @@ impl State {
     /// What a client is shown that names this server.
     fn shown(&self, name: &ServerName) -> &ServerCertificate {
         self.certificates.choose(name).unwrap_or(&self.default)
+    }
+
+    /// Prepares a connection for a client that names this server.
+    fn decide(&self, server_name: ServerName, ssl: &mut SslRef) -> Result<(), ErrorStack> {
+        let (asks, context) = self.contexts.choose(&server_name);
+        let shown = self.shown(&server_name);
+        // Without FAIL_IF_NO_PEER_CERT: asking never requires.
+        ssl.set_verify(if asks { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
+        // In this order: a connection that changes its context loses its certificate.
+        ssl.set_ssl_context(context)?;
+        shown.give(ssl)?;
+        let resumption = self.tickets.as_ref().map(|tickets| {
+            let policy = Policy::new(&server_name, asks, self.contexts.generation(), shown.digest());
+            let is_bound = raw::offers_extended_master_secret(ssl);
+            Resumption { tickets: Arc::clone(tickets), policy, is_bound }
+        });
+        Decision { server_name, asks, resumption }.keep(ssl)
     }
 }
 
@@ -200,13 +245,13 @@ fn builder() -> Result<SslAcceptorBuilder, ErrorStack> {
     builder.set_groups_list(GROUPS[0]).or_else(|_| builder.set_groups_list(GROUPS[1]))?;
     // A chain is what stands in the certificate's file: OpenSSL has no CAs to look for more.
     builder.set_mode(SslMode::NO_AUTO_CHAIN);
-    never_resume(&mut builder)?;
+    resume_by_tickets(&mut builder)?;
     builder.set_alpn_select_callback(|_, offered| {
         // Refusing what we do not speak keeps other protocols' messages from being sent to us (RFC 7301, section
         // 3.2). A client that offers nothing speaks HTTP/1.1.
         select_next_proto(PROTOCOLS, offered).ok_or(AlpnError::ALERT_FATAL)
     });
-    accept_any::accept_any(&mut builder, limits::CERTIFICATES);
+    raw::accept_any(&mut builder, limits::CERTIFICATES);
     // Asked is what stands where the callback below does not run.
     builder.set_verify(SslVerifyMode::PEER);
     Ok(builder)
@@ -216,51 +261,39 @@ fn context(builder: SslAcceptorBuilder) -> SslContext {
     builder.build().into_context()
 }
 
-/// Has a handshake decided as soon as the client has named its server.
-fn choose_by_name(entrance: &mut SslContextBuilder, state: Arc<ArcSwap<State>>) -> Result<(), ErrorStack> {
-    let decided = Ssl::new_ex_index::<ServerName>()?;
-    // OpenSSL calls this for a ClientHello without a server name, too, and a second time after a HelloRetryRequest (RFC
-    // 8446, section 4.1.4): also where the first call has changed the context, to one that has no such callback.
-    entrance.set_servername_callback(move |ssl, _| {
-        let name = server_name(ssl);
-        if let Some(first) = ssl.ex_data(decided) {
-            // The second ClientHello is the first one but for what was asked for (RFC 8446, section 4.1.2).
-            return if *first == name { Ok(()) } else { Err(SniError::ALERT_FATAL) };
-        }
-        let state = state.load();
-        let (asks, context) = state.policy.decide(&name);
-        // Without FAIL_IF_NO_PEER_CERT: asking never requires.
-        ssl.set_verify(if asks { SslVerifyMode::PEER } else { SslVerifyMode::NONE });
-        // In this order: a connection that changes its context loses its certificate.
-        ssl.set_ssl_context(context)
-            .and_then(|()| state.shown(&name).give(ssl))
-            .map_err(|_| SniError::ALERT_FATAL)?;
-        ssl.set_ex_data(decided, name);
-        Ok(())
+/// Has a handshake decided as soon as the client has named its server, and before OpenSSL looks at a ticket.
+fn choose_by_name(entrance: &mut SslContextBuilder, state: Arc<ArcSwap<State>>) {
+    // OpenSSL calls this for the first ClientHello only: the context that the connection goes on with has none.
+    entrance.set_client_hello_callback(move |ssl, alert| {
+        let Ok(name) = ServerName::from_extension(raw::server_name_extension(ssl)) else {
+            *alert = SslAlert::DECODE_ERROR;
+            return Err(ErrorStack::get());
+        };
+        state.load().decide(name, ssl)?;
+        Ok(ClientHelloResponse::SUCCESS)
     });
-    Ok(())
+    // And this when it has read the name by itself, without a server name too, and again after a HelloRetryRequest (RFC
+    // 8446, section 4.1.4). The second ClientHello is the first one but for what was asked for (section 4.1.2). In TLS
+    // 1.2, that of a session which is resumed comes from the ticket.
+    entrance.set_servername_callback(|ssl, _| {
+        let name = ServerName::from_wire(ssl.servername_raw(NameType::HOST_NAME));
+        match Decision::of(ssl) {
+            Some(decision) if decision.server_name == name => Ok(()),
+            _ => Err(SniError::ALERT_FATAL),
+        }
+    });
 }
 
-/// Turns off all by which a connection could begin with what an earlier one had proven: a session from before a change
-/// of plugins, or from a name with another policy, must not count.
-fn never_resume(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
-    builder.set_options(SslOptions::NO_TICKET | SslOptions::NO_RENEGOTIATION | SslOptions::NO_COMPRESSION);
+/// Has a connection begin with what an earlier one has proven only where [`session_tickets`] says so. There is nothing else
+/// to begin with: no cache of sessions, and no data before the handshake has ended, which could be sent twice.
+fn resume_by_tickets(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    builder.set_options(SslOptions::NO_RENEGOTIATION | SslOptions::NO_COMPRESSION);
     builder.set_session_cache_mode(SslSessionCacheMode::OFF);
-    builder.set_num_tickets(0)?;
-    builder.set_max_early_data(0)
-}
-
-fn server_name(ssl: &SslRef) -> ServerName {
-    ServerName::from_wire(ssl.servername_raw(NameType::HOST_NAME))
-}
-
-/// What the client presented. OpenSSL has checked that it has the key: a handshake in which CertificateVerify is missing
-/// or wrong does not end well (RFC 8446, section 4.4.3; RFC 5246, section 7.4.8).
-fn presented(ssl: &SslRef) -> Result<Option<Presented>, ErrorStack> {
-    let Some(leaf) = ssl.peer_certificate() else { return Ok(None) };
-    // On the server's side the chain comes without the leaf.
-    let chain = ssl.peer_cert_chain().into_iter().flatten().map(|issuer| issuer.to_der());
-    Ok(Some(Presented { leaf: leaf.to_der()?, chain: chain.collect::<Result<_, _>>()? }))
+    builder.set_max_early_data(0)?;
+    // OpenSSL wants one wherever a client may be asked. It is the same for all: what a session is good for is told by
+    // the key of its ticket.
+    builder.set_session_id_context(b"tls-shim")?;
+    raw::set_tickets::<Decision>(builder)
 }
 
 #[cfg(test)]

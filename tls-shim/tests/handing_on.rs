@@ -4,36 +4,17 @@ mod common;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::SystemTime;
 
-use client_cert::{Presented, Proof, ProofKey, field};
-use common::{KEY, ONE_ROUTE, OPEN, Rig, SECURED};
+use client_cert::{Presented, field};
+use common::handed_on::{handed_on, is_handed_on};
+use common::{ONE_ROUTE, OPEN, Rig, SECURED};
 use testbed::pki::{Ca, Subject};
 use testbed::tls_client::{TlsClient, Version};
-use testbed::upstream::Recorded;
 
 const VERSIONS: [Version; 2] = [Version::TLS1_2, Version::TLS1_3];
 
 fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n{headers}\r\n")
-}
-
-/// What the hand-off says, where it is one that the plugin server takes.
-fn handed_on(request: &Recorded) -> (Presented, String) {
-    let one = |name| {
-        let values = request.values(name);
-        assert!(values.len() < 2, "{name}: {values:?}");
-        values.first().map(|value| value.as_bytes())
-    };
-    let leaf = one(field::CLIENT_CERT).expect("Client-Cert");
-    let presented = Presented::from_headers(leaf, one(field::CLIENT_CERT_CHAIN)).unwrap();
-    let proof = one(field::CLIENT_CERT_PROOF).expect("Client-Cert-Proof");
-    let proof = Proof::check(&ProofKey::from_bytes(KEY), &presented, proof, SystemTime::now()).unwrap();
-    (presented, proof.sni)
-}
-
-fn is_handed_on(request: &Recorded) -> bool {
-    request.headers.iter().any(|(name, _)| field::spells_any(name.as_bytes(), &field::HANDOFF))
 }
 
 #[test]

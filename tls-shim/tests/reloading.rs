@@ -10,23 +10,14 @@ use std::time::SystemTime;
 use client_cert::{Presented, Proof, ProofKey, field};
 use common::admin::{down, kong, set};
 use common::{
-    KEY, ONE_ROUTE, OPEN, Rig, SECURED, asked, listening, start, until, write_entities, write_settings,
+    KEY, ONE_ROUTE, OPEN, RELOADED, Rig, SECURED, asked, hang_up, listening, start, until, write_entities,
+    write_settings,
 };
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use testbed::fake_admin::FakeAdmin;
 use testbed::pki::{Ca, Subject};
-use testbed::process::Process;
 use testbed::upstream::Recorded;
 
-/// Sends SIGHUP and waits until the shim says this once more.
-fn hang_up(shim: &Process, says: &str) {
-    let count = || shim.output().iter().filter(|line| line.contains(says)).count();
-    let before = count();
-    shim.signal("HUP");
-    until(|| count() > before);
-}
-
-const RELOADED: &str = "SIGHUP: reloaded";
 const SOURCE_STAYS: &str = "SIGHUP: Kong's configuration is followed as before";
 
 /// Changes the settings; what is replaced must be there.

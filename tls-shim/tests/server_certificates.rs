@@ -5,6 +5,7 @@ mod common;
 use std::process::Command;
 
 use common::s_client::{s_client, try_s_client};
+use common::sessions::clients;
 use common::{ONE_ROUTE, OPEN, Rig, SECURED, write_entities, write_settings};
 use openssl::pkey::PKey;
 use openssl::symm::Cipher;
@@ -341,10 +342,12 @@ fn the_certificate_that_is_shown_changes_nobody_who_is_asked() {
     assert!(presented(&rig));
     rig.curl(OPEN, "/", &Rig::CERTIFICATE);
     assert!(!presented(&rig));
-    for version in ["-tls1_2", "-tls1_3"] {
-        let said = s_client(&rig, Some(SECURED), &[version, "-reconnect", "-msg"]);
-        assert_eq!(said.lines().filter(|line| line.starts_with("New, TLSv1")).count(), 6, "{said}");
-        assert!(!said.contains("Reused") && !said.contains("NewSessionTicket"), "{said}");
+    for client in clients(&rig) {
+        client.begin(rig.address, Some(SECURED), "client", "session");
+        assert!(client.resumes(rig.address, Some(SECURED), "session"));
+        assert!(presented(&rig));
+        assert!(!client.resumes(rig.address, Some(OPEN), "session"));
+        assert!(!presented(&rig));
     }
 }
 

@@ -1,4 +1,4 @@
-//! This knows the key file that the shim and the plugin server share.
+//! This knows key files: the one that the shim and the plugin server share, and others of its form.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -16,7 +16,7 @@ pub struct ProofKey(Zeroizing<[u8; KEY_BYTES]>);
 
 /// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("proof key file {}: {problem}", path.display())]
+#[error("key file {}: {problem}", path.display())]
 pub struct KeyFileError {
     path: PathBuf,
     problem: Problem,
@@ -30,6 +30,10 @@ enum Problem {
     Empty,
     #[error("it does not hold {KEY_BYTES} bytes in base64")]
     NotAKey,
+    #[error("it does not hold {KEY_BYTES} bytes in base64 on each line")]
+    NotKeys,
+    #[error("it holds more than {0} keys")]
+    TooMany(usize),
     #[error("other users may read or write it (mode {0:04o}); chmod o= it and make a new key")]
     OpenToOthers(u32),
     #[error("no random bytes from the system: {0}")]
@@ -70,21 +74,46 @@ impl ProofKey {
     }
 }
 
+/// Reads keys of 32 bytes in base64, one on each line, from a file that must exist. There is at least one, and at most
+/// `most`.
+///
+/// # Errors
+/// Names the file and what is wrong with it: missing, unreadable, empty, no keys, too many, or open to other users.
+pub fn read_key_file(path: &Path, most: usize) -> Result<Vec<Zeroizing<[u8; KEY_BYTES]>>, KeyFileError> {
+    let keys = || {
+        let text = read_text(path, most)?;
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        // First, for the last line of too many is cut.
+        if lines.len() > most {
+            return Err(Problem::TooMany(most));
+        }
+        lines.into_iter().map(decode).collect::<Option<Vec<_>>>().ok_or(Problem::NotKeys)
+    };
+    keys().map_err(|problem| KeyFileError { path: path.to_owned(), problem })
+}
+
 fn read(path: &Path) -> Result<ProofKey, Problem> {
+    let text = read_text(path, 1)?;
+    decode(text.trim()).map(ProofKey).ok_or(Problem::NotAKey)
+}
+
+/// The text of a file with so many keys. It is not empty.
+fn read_text(path: &Path, keys: usize) -> Result<Zeroizing<String>, Problem> {
     let file = File::open(path)?;
     let mode = file.metadata()?.permissions().mode() & 0o7777;
     if mode & 0o007 != 0 {
         return Err(Problem::OpenToOthers(mode));
     }
-    // One more than any well-formed file has, so that a wrong file is not read whole.
-    let mut text = Zeroizing::new(String::with_capacity(128));
-    file.take(128).read_to_string(&mut text)?;
-    if text.trim().is_empty() {
-        return Err(Problem::Empty);
-    }
-    let bytes = Zeroizing::new(BASE64.decode(text.trim()).map_err(|_| Problem::NotAKey)?);
-    let bytes = <[u8; KEY_BYTES]>::try_from(bytes.as_slice()).map_err(|_| Problem::NotAKey)?;
-    Ok(ProofKey::from_bytes(bytes))
+    // More than any well-formed file has, so that a wrong file is not read whole.
+    let limit = 128 * keys;
+    let mut text = Zeroizing::new(String::with_capacity(limit));
+    file.take(limit as u64).read_to_string(&mut text)?;
+    if text.trim().is_empty() { Err(Problem::Empty) } else { Ok(text) }
+}
+
+fn decode(text: &str) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
+    let bytes = Zeroizing::new(BASE64.decode(text).ok()?);
+    <[u8; KEY_BYTES]>::try_from(bytes.as_slice()).ok().map(Zeroizing::new)
 }
 
 /// Writes a new key beside `path` and links it into place: whoever comes second finds the first one's key, whole.
@@ -169,6 +198,23 @@ mod tests {
         }
         write(&path, &good, 0o640);
         assert!(ProofKey::read(&path).is_ok(), "a group may share the key");
+
+        for (content, says) in [
+            ("\n".to_owned(), "empty"),
+            (format!("{good}\n{good}x"), "each line"),
+            (format!("# new\n{good}"), "each line"),
+            (format!("{good}\n").repeat(4), "more than 3"),
+            (format!("{good}\n").repeat(400), "more than 3"),
+        ] {
+            write(&path, &content, 0o600);
+            let error = read_key_file(&path, 3).unwrap_err().to_string();
+            assert!(error.contains(path.to_str().unwrap()) && error.contains(says), "{error}");
+        }
+        write(&path, &format!("{good}\n\n  {}", BASE64.encode([2; 32])), 0o600);
+        assert_eq!(read_key_file(&path, 3).unwrap(), [[1; 32].into(), [2; 32].into()]);
+        write(&path, &good, 0o604);
+        assert!(read_key_file(&path, 3).unwrap_err().to_string().contains("0604"));
+
         let absent = dir.path().join("absent");
         assert!(ProofKey::read(&absent).unwrap_err().to_string().contains("No such file"));
     }

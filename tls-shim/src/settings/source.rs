@@ -6,6 +6,8 @@ use std::time::Duration;
 use kong_entities::AdminSettings;
 use serde::Deserialize;
 
+use super::length_of_time::LengthOfTime;
+
 /// How often the Admin API is asked, unless set: Kong itself looks for changes in its database as often
 /// (`db_update_frequency`).
 const ADMIN_POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -85,7 +87,7 @@ struct Written {
     admin_token_file: Option<PathBuf>,
     admin_ca_file: Option<PathBuf>,
     snapshot_file: Option<SnapshotFile>,
-    poll_interval: Option<PollInterval>,
+    poll_interval: Option<LengthOfTime>,
 }
 
 impl TryFrom<Written> for Source {
@@ -93,7 +95,7 @@ impl TryFrom<Written> for Source {
 
     fn try_from(written: Written) -> Result<Self, String> {
         let Written { declarative_config, admin_url, admin_token_file, admin_ca_file, .. } = written;
-        let poll_interval = |otherwise| written.poll_interval.map_or(otherwise, |PollInterval(set)| set);
+        let poll_interval = |otherwise| written.poll_interval.map_or(otherwise, |LengthOfTime(set)| set);
         match (declarative_config, admin_url) {
             (None, None) => Err("expected either admin_url or declarative_config".into()),
             (Some(_), Some(_)) => Err("admin_url and declarative_config: only one of them".into()),
@@ -132,29 +134,6 @@ impl TryFrom<String> for AdminUrl {
     fn try_from(url: String) -> Result<Self, String> {
         AdminSettings::check_url(&url).map_err(|error| error.to_string())?;
         Ok(Self(url))
-    }
-}
-
-/// A length of time, above zero.
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct PollInterval(Duration);
-
-impl TryFrom<String> for PollInterval {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a length of time above zero, such as \"5s\" or \"500ms\"");
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let number: u32 = number.parse().map_err(|_| wrong())?;
-        let unit = match unit {
-            "ms" => Duration::from_millis(1),
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            _ => return Err(wrong()),
-        };
-        if number == 0 { Err(wrong()) } else { Ok(Self(unit * number)) }
     }
 }
 

@@ -17,8 +17,25 @@ pub(crate) enum ServerName {
     Undecidable(String),
 }
 
+/// The extension `server_name` has another form than it must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MalformedName;
+
 impl ServerName {
-    /// Reads the bytes of the extension.
+    /// Reads the whole extension of a ClientHello. Its list has exactly one name, which is that of a host, as OpenSSL
+    /// wants it: no other kind was ever defined, and none may stand there twice.
+    ///
+    /// # Errors
+    /// It is not of this form. Such a handshake must fail: whoever looks at it next may read another name out of it.
+    pub(crate) fn from_extension(extension: Option<&[u8]>) -> Result<Self, MalformedName> {
+        const HOST_NAME: u8 = 0;
+        let Some(extension) = extension else { return Ok(Self::None) };
+        let list = after_its_length(extension).ok_or(MalformedName)?;
+        let name = list.strip_prefix(&[HOST_NAME]).and_then(after_its_length).ok_or(MalformedName)?;
+        Ok(Self::from_wire(Some(name)))
+    }
+
+    /// Reads the name itself.
     pub(crate) fn from_wire(bytes: Option<&[u8]>) -> Self {
         let Some(bytes) = bytes else { return Self::None };
         let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
@@ -35,6 +52,12 @@ impl ServerName {
             Self::Name(text) | Self::Undecidable(text) => text,
         }
     }
+}
+
+/// What follows a length of two bytes, if that is the length of it.
+fn after_its_length(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    (usize::from(u16::from_be_bytes(*length)) == rest.len()).then_some(rest)
 }
 
 /// The key of one entry of a route's `snis`, as Kong's router reads it: a leading `*` matches by suffix, a trailing one by
@@ -120,4 +143,39 @@ fn well_formed(name: &str) -> bool {
             (1..=63).contains(&label.len())
                 && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_extension_has_one_name_and_nothing_else() {
+        let name = |text: &str| Ok(ServerName::Name(text.to_owned()));
+        let undecidable = |text: &str| Ok(ServerName::Undecidable(text.to_owned()));
+        for (extension, expected) in [
+            (&b"\0\x04\0\0\x01A"[..], name("a")),
+            (b"\0\x06\0\0\x03b.C", name("b.c")),
+            (b"\0\x05\0\0\x02a.", name("a")),
+            (b"\0\x05\0\0\x02a\0", undecidable("a\0")),
+            (b"\0\x03\0\0\0", undecidable("")),
+        ] {
+            assert_eq!(ServerName::from_extension(Some(extension)), expected, "{extension:?}");
+        }
+        assert_eq!(ServerName::from_extension(None), Ok(ServerName::None));
+        for malformed in [
+            &b""[..],
+            b"\0",
+            b"\0\0",
+            b"\0\x01\0",
+            b"\0\x04\x01\0\x01a",
+            b"\0\x05\0\0\x01a",
+            b"\0\x04\0\0\x02a",
+            b"\0\x04\0\0\x01ab",
+            b"\0\x05\0\0\x01ab",
+            b"\0\x08\0\0\x01a\0\0\x01b",
+        ] {
+            assert_eq!(ServerName::from_extension(Some(malformed)), Err(MalformedName), "{malformed:?}");
+        }
+    }
 }

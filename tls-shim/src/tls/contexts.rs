@@ -17,7 +17,7 @@ use crate::distinguished_name::DistinguishedName;
 use crate::sni::{ServerName, SniMap};
 
 /// Who is asked, and how: a map with its contexts. It is replaced as a whole.
-pub(super) struct Policy {
+pub(super) struct Contexts {
     map: Arc<SniMap>,
     /// The one without CA names.
     plain: SslContext,
@@ -25,7 +25,7 @@ pub(super) struct Policy {
     contexts: Vec<SslContext>,
 }
 
-impl Policy {
+impl Contexts {
     /// One that asks nobody.
     pub(super) fn nobody(plain: SslContext) -> Self {
         Self { map: Arc::default(), plain, contexts: Vec::new() }
@@ -51,8 +51,13 @@ impl Policy {
         Self { map, plain: self.plain.clone(), contexts }
     }
 
+    /// That of the map: see [`SniMap::generation`].
+    pub(super) fn generation(&self) -> &[u8; 32] {
+        self.map.generation()
+    }
+
     /// Whether a client that names this server is asked, and the context that its handshake goes on with.
-    pub(super) fn decide(&self, name: &ServerName) -> (bool, &SslContextRef) {
+    pub(super) fn choose(&self, name: &ServerName) -> (bool, &SslContextRef) {
         let asked = self.map.asked(name);
         let context = asked.and_then(|sent| self.contexts.get(sent.position()));
         (asked.is_some(), context.unwrap_or(&self.plain))
@@ -89,38 +94,38 @@ mod tests {
         Arc::new(crate::sni::policy(&kong_entities::parse_json(&text).unwrap()))
     }
 
-    fn decide<'a>(policy: &'a Policy, name: &str) -> &'a SslContextRef {
-        policy.decide(&ServerName::from_wire(Some(name.as_bytes()))).1
+    fn choose<'a>(contexts: &'a Contexts, name: &str) -> &'a SslContextRef {
+        contexts.choose(&ServerName::from_wire(Some(name.as_bytes()))).1
     }
 
     #[test]
     fn a_list_of_names_has_one_context_for_as_long_as_it_is_there() {
         let (a, b, c) = (Ca::root("a").pem(), Ca::root("b").pem(), Ca::root("c").pem());
         let make = |_| Ok(context());
-        let first = Policy::nobody(context()).next(
+        let first = Contexts::nobody(context()).next(
             map(&[("a.example", &a), ("b.example", &b), ("other.example", &a), ("none.example", "x")]),
             make,
         );
         let names = ["a.example", "b.example", "none.example"];
-        let [of_a, of_b, none] = names.map(|name| decide(&first, name));
-        assert!(std::ptr::eq(of_a, decide(&first, "other.example")));
+        let [of_a, of_b, none] = names.map(|name| choose(&first, name));
+        assert!(std::ptr::eq(of_a, choose(&first, "other.example")));
         assert!(!std::ptr::eq(of_a, of_b) && !std::ptr::eq(of_a, none) && !std::ptr::eq(of_b, none));
-        assert!(std::ptr::eq(none, decide(&first, "who.is.not.asked")));
+        assert!(std::ptr::eq(none, choose(&first, "who.is.not.asked")));
 
         let second = first.next(map(&[("c.example", &c), ("a.example", &b), ("b.example", &a)]), make);
-        assert!(std::ptr::eq(decide(&second, "a.example"), of_b));
-        assert!(std::ptr::eq(decide(&second, "b.example"), of_a));
-        assert!(std::ptr::eq(decide(&second, "who.is.not.asked"), none));
+        assert!(std::ptr::eq(choose(&second, "a.example"), of_b));
+        assert!(std::ptr::eq(choose(&second, "b.example"), of_a));
+        assert!(std::ptr::eq(choose(&second, "who.is.not.asked"), none));
         for old in [of_a, of_b, none] {
-            assert!(!std::ptr::eq(decide(&second, "c.example"), old));
+            assert!(!std::ptr::eq(choose(&second, "c.example"), old));
         }
     }
 
     #[test]
     fn a_list_that_openssl_does_not_take_is_not_sent() {
         let map = map(&[("a.example", &Ca::root("a").pem())]);
-        let policy = Policy::nobody(context()).next(map, |_| Err(ErrorStack::get()));
-        let (asked, context) = policy.decide(&ServerName::from_wire(Some(b"a.example")));
-        assert!(asked && std::ptr::eq(context, &*policy.plain));
+        let contexts = Contexts::nobody(context()).next(map, |_| Err(ErrorStack::get()));
+        let (asked, context) = contexts.choose(&ServerName::from_wire(Some(b"a.example")));
+        assert!(asked && std::ptr::eq(context, &*contexts.plain));
     }
 }

@@ -3,9 +3,11 @@
 use kong_entities::{Certificate, CertificateAndKey};
 use openssl::asn1::Asn1Time;
 use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
 use openssl::pkey::{Id, PKey, Private};
 use openssl::ssl::SslRef;
 use openssl::x509::X509;
+use sha2::{Digest, Sha256};
 
 use crate::distinguished_name::DistinguishedName;
 use crate::file::{self, FileError};
@@ -20,6 +22,7 @@ pub(crate) struct ServerCertificate {
     id: Option<String>,
     /// At least one.
     pairs: Vec<Pair>,
+    digest: [u8; 32],
 }
 
 /// A certificate with the chain that leads up to its CA, and its key.
@@ -68,7 +71,7 @@ impl ServerCertificate {
     pub(crate) fn read(files: &CertificateFiles) -> Result<Self, FileError> {
         let (leaf, chain) = file::read(&files.cert, certificates)?;
         let key = file::read(&files.key, |pem| private_key(pem, &leaf))?;
-        Ok(Self { id: None, pairs: vec![Pair { leaf, chain, key }] })
+        Ok(Self::new(None, vec![Pair { leaf, chain, key }]))
     }
 
     /// Reads one of Kong's. `is_taken` says whether OpenSSL takes what was read: it has its own mind about keys.
@@ -88,9 +91,25 @@ impl ServerCertificate {
             }
             pairs.push(alternative);
         }
-        let read = Self { id: certificate.id.clone(), pairs };
+        let read = Self::new(certificate.id.clone(), pairs);
         is_taken(&read).map_err(|error| Broken { field: "cert", flaw: Flaw::Refused(reasons(&error)) })?;
         Ok(read)
+    }
+
+    fn new(id: Option<String>, pairs: Vec<Pair>) -> Self {
+        let mut digest = Sha256::new();
+        for Pair { leaf, chain, .. } in &pairs {
+            for certificate in [leaf].into_iter().chain(chain) {
+                // Without one it is another certificate than any that has one.
+                digest.update(certificate.digest(MessageDigest::sha256()).as_deref().unwrap_or_default());
+            }
+        }
+        Self { id, pairs, digest: digest.finalize().into() }
+    }
+
+    /// Tells it from others: a digest of all its certificates.
+    pub(super) fn digest(&self) -> &[u8; 32] {
+        &self.digest
     }
 
     /// Gives it to a connection that has none. Which of two is shown is then decided by OpenSSL, by what the client can

@@ -6,7 +6,9 @@ pub mod announced;
 pub mod frames;
 pub mod grpc;
 pub mod h2;
+pub mod handed_on;
 pub mod s_client;
+pub mod sessions;
 pub mod tls_front;
 
 use std::net::SocketAddr;
@@ -156,6 +158,22 @@ pub fn listening(shim: &Process) -> SocketAddr {
     let rest = line.split_once("\"addr\":\"").expect("an address").1;
     rest.split('"').next().unwrap().parse().expect("an address")
 }
+
+/// Does something, and waits until the shim has said this once more.
+pub fn until_said_again(shim: &Process, says: &str, action: impl FnOnce()) {
+    let count = || shim.output().iter().filter(|line| line.contains(says)).count();
+    let before = count();
+    action();
+    until(|| count() > before);
+}
+
+/// Sends SIGHUP and waits until the shim says this once more.
+pub fn hang_up(shim: &Process, says: &str) {
+    until_said_again(shim, says, || shim.signal("HUP"));
+}
+
+/// What the shim says when all was read again.
+pub const RELOADED: &str = "SIGHUP: reloaded";
 
 /// Whether a client of either version is asked; they must not differ.
 pub fn asked(shim: SocketAddr, sni: Option<&str>) -> bool {

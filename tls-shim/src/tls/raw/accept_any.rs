@@ -3,9 +3,6 @@
 //! OpenSSL would build a chain to CAs that it does not have here, and check names and policies on the way, all before
 //! anybody knows whether the client has the key. Trust is the plugin's decision, by the CAs of the route; the
 //! handshake only has to prove possession, which it does by itself (RFC 8446, section 4.4.3; RFC 5246, section 7.4.8).
-//!
-//! These are the two functions that the openssl crate does not bind, and the only unsafe code.
-#![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_long, c_void};
 use std::ptr;
@@ -24,7 +21,7 @@ const SET_MAX_CERT_LIST: c_int = 51;
 
 /// Takes any certificate whose key the client proves to have, without looking at who signed it. A Certificate message
 /// over `max_bytes` fails the handshake.
-pub(super) fn accept_any(builder: &mut SslContextBuilder, max_bytes: i32) {
+pub(in crate::tls) fn accept_any(builder: &mut SslContextBuilder, max_bytes: i32) {
     let ctx = builder.as_ptr().cast::<c_void>();
     // SAFETY: `ctx` is the builder's live SSL_CTX. The callback has the signature that OpenSSL calls, stays valid for
     // ever and does not use its argument, so that null is a good one.
