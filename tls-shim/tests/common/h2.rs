@@ -18,6 +18,23 @@ use tokio_openssl::SslStream;
 
 pub type Body = Channel<Bytes>;
 
+/// A connection on which HTTP/2 is spoken, of a client that presents a certificate when asked.
+pub async fn connect(address: SocketAddr, sni: &str, certificate: Option<&Leaf>) -> SslStream<TcpStream> {
+    let mut context = SslContext::builder(SslMethod::tls_client()).unwrap();
+    if let Some(leaf) = certificate {
+        context.set_certificate(&X509::from_pem(leaf.cert.as_bytes()).unwrap()).unwrap();
+        context.set_private_key(&PKey::private_key_from_pem(leaf.key.as_bytes()).unwrap()).unwrap();
+    }
+    context.set_alpn_protos(b"\x02h2").unwrap();
+    let mut ssl = Ssl::new(&context.build()).unwrap();
+    ssl.set_hostname(sni).unwrap();
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut stream = SslStream::new(ssl, stream).unwrap();
+    Pin::new(&mut stream).connect().await.unwrap();
+    stream
+}
+
 pub struct Client(SendRequest<Body>);
 
 impl Client {
@@ -27,18 +44,7 @@ impl Client {
 
     /// One that presents a certificate when asked.
     pub async fn connect_with(address: SocketAddr, sni: &str, certificate: Option<&Leaf>) -> Self {
-        let mut context = SslContext::builder(SslMethod::tls_client()).unwrap();
-        if let Some(leaf) = certificate {
-            context.set_certificate(&X509::from_pem(leaf.cert.as_bytes()).unwrap()).unwrap();
-            context.set_private_key(&PKey::private_key_from_pem(leaf.key.as_bytes()).unwrap()).unwrap();
-        }
-        context.set_alpn_protos(b"\x02h2").unwrap();
-        let mut ssl = Ssl::new(&context.build()).unwrap();
-        ssl.set_hostname(sni).unwrap();
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut stream = SslStream::new(ssl, stream).unwrap();
-        Pin::new(&mut stream).connect().await.unwrap();
+        let stream = connect(address, sni, certificate).await;
         // Room for many answers that nobody reads.
         let (sender, connection) = Builder::new(TokioExecutor::new())
             .initial_connection_window_size(1 << 30)
