@@ -55,7 +55,10 @@ async fn report(config: &Path) -> Result<(String, Option<String>), StartError> {
         "SNI  asked\n*    yes: nothing is known of Kong's configuration".to_owned()
     };
     let troubles = certificates.troubles().map(trouble).collect::<String>();
-    let report = format!("{map}\nconfiguration: {origin}\n{troubles}default server certificate: {shown}");
+    let out_of_reach = if settings.upstream.tls { String::new() } else { out_of_reach(&entities) };
+    let report = format!(
+        "{map}\nconfiguration: {origin}\n{troubles}{out_of_reach}default server certificate: {shown}"
+    );
     Ok((report, origin.fault()))
 }
 
@@ -108,6 +111,21 @@ fn table(map: &SniMap, certificates: &Certificates, default: &str) -> String {
 fn trouble(Trouble { broken, id, names, reason }: &Trouble) -> String {
     let word = if *broken { "error" } else { "warning" };
     format!("{word}: server certificate with the id {id} for {names}: {reason}\n")
+}
+
+/// A line for the routes that nobody reaches, with the first few by name.
+fn out_of_reach(entities: &Entities) -> String {
+    const SHOWN: usize = 5;
+    let routes: Vec<&str> = sni::out_of_reach_without_sni(entities).collect();
+    if routes.is_empty() {
+        return String::new();
+    }
+    let (shown, more) = routes.split_at(routes.len().min(SHOWN));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    format!(
+        "warning: nobody reaches routes whose expression demands tls.sni while upstream is not https://: {}{more}\n",
+        shown.join(", ")
+    )
 }
 
 fn ca_names(row: &Shown<'_>) -> String {

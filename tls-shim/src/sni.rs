@@ -325,6 +325,14 @@ impl SniMap {
     }
 }
 
+/// The routes whose expressions match only where Kong sees an SNI: over plain HTTP it sees none, and nobody reaches them.
+pub(crate) fn out_of_reach_without_sni(entities: &Entities) -> impl Iterator<Item = &str> {
+    let demands_sni = |route: &&Route| {
+        route.expression.as_ref().is_some_and(|expression| expression::allowed(expression).is_ok())
+    };
+    entities.routes.iter().filter(demands_sni).map(|route| route.label.as_str())
+}
+
 impl SentIndex {
     /// The position in [`SniMap::sent`].
     pub(crate) fn position(self) -> usize {

@@ -235,6 +235,26 @@ plugins: [{name: mtls-auth, enabled: false}]",
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("yes: plugin on route r, which names no SNI"), "{said}");
     assert!(said.contains("(none or any other)  yes, as *"), "{said}");
+    assert!(!said.contains("nobody reaches"), "{said}");
+
+    // What Kong never sees over plain HTTP.
+    let route =
+        |name, says| format!("{{name: {name}, expression: '{says}', plugins: [{{name: mtls-auth}}]}}");
+    let routes = [
+        route("sni", "tls.sni == \"a\""),
+        route("both", "http.host == \"a\" && tls.sni == \"a\""),
+        route("either", "http.host == \"a\" || tls.sni == \"a\""),
+    ];
+    write_entities(dir.path(), &format!("routes: [{}]", routes.join(", ")));
+    let says = "warning: nobody reaches routes whose expression demands tls.sni while upstream is not https://: sni, both\n";
+    for (settings, warns) in [("http:", true), ("https:", false)] {
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("upstream: http:", &format!("upstream: {settings}"))).unwrap();
+        let output = tls_shim(&["check", "--config", config.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(said.contains(says), warns, "{settings}: {said}");
+    }
 }
 
 #[test]
