@@ -104,6 +104,7 @@ impl Stack {
             "kong": {"declarative_config": kong_yml, "poll_interval": "50ms"},
             "default_certificate": {"cert": dir.path().join("server.crt"), "key": dir.path().join("server.key")},
             "proof_key_file": dir.path().join("mtls-auth.key"),
+            "plugin_server": dir.path().join("mtls-auth.socket"),
         });
         let shim_yml = write(dir.path(), "shim.yml", &shim_yml.to_string());
         let shim = Process::start(Command::new(&tls_shim).arg("--config").arg(&shim_yml));

@@ -122,6 +122,24 @@ async fn nothing_that_a_client_says_of_itself_is_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_the_plugin_server_is_dead_or_hangs_nobody_gets_past_the_shim() {
+    let mut stack = Stack::start().await;
+    let alice = certificate(&stack, "alice");
+    let alice = alice.each_ref().map(String::as_str);
+    assert_eq!(curl(&stack, PROTECTED, &alice).status, 200);
+    for signal in ["STOP", "KILL"] {
+        stack.server().signal(signal);
+        stack.shim().wait_for("the plugin server does not answer");
+        let seen = stack.upstream.requests().len();
+        // Kong, in MsgPack:1, would let them pass.
+        assert_eq!(curl(&stack, PROTECTED, &[]).status, 503, "{signal}");
+        assert_eq!(curl(&stack, PROTECTED, &alice).status, 503, "{signal}");
+        assert_eq!(stack.upstream.requests().len(), seen, "{signal}");
+        assert_eq!(curl(&stack, OPEN, &[]).status, 200, "{signal}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_route_that_gets_the_plugin_is_asked_from_the_next_handshake_on() {
     let mut stack = Stack::start().await;
     let asked = |stack: &Stack| {

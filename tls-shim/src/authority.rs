@@ -30,6 +30,9 @@ pub(crate) enum Refusal {
     /// the client may come again under that name (RFC 9110, section 15.5.20).
     #[error("requests for this host need a connection of their own")]
     Misdirected,
+    /// The connection was opened under a name that is asked for a certificate, and whoever decides about it is away.
+    #[error("authentication is not available")]
+    NoPluginServer,
     /// Over [`limits::HEADER_FIELDS`].
     #[error("too many header fields")]
     HeaderFields,
@@ -42,6 +45,7 @@ impl Refusal {
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
             Self::Host | Self::Authority | Self::Target => StatusCode::BAD_REQUEST,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::NoPluginServer => StatusCode::SERVICE_UNAVAILABLE,
             Self::HeaderFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         }
     }

@@ -24,6 +24,7 @@ use crate::answer::Answer;
 use crate::handoff::HandOff;
 use crate::headers::Way;
 use crate::limits;
+use crate::plugin_server::PluginServer;
 use crate::proxy::{Client, proxy};
 use crate::proxy_protocol::{self, Addresses, HeaderError};
 use crate::settings::Fronts;
@@ -33,10 +34,13 @@ use crate::tunnel::After;
 use crate::upstream::{Kong, Upstream};
 
 /// What all connections share.
+#[derive(Clone)]
 pub(crate) struct Shim {
     pub(crate) tls: Arc<Tls>,
     pub(crate) proof_key: Arc<ProofKey>,
     pub(crate) kong: Arc<Kong>,
+    /// Whether whoever decides about certificates is there. None: nobody looks.
+    pub(crate) plugin_server: Option<PluginServer>,
     /// From where clients come by the PROXY protocol, and then only by it.
     pub(crate) fronts: Option<Fronts>,
 }
@@ -88,7 +92,8 @@ pub(crate) async fn serve(
     };
     let upstream = Upstream::new(Arc::clone(&shim.kong), &server_name, addresses);
     let way = Way { client: peer.ip(), port: addresses.server.port() };
-    let client = Arc::new(Client { way, hand_off, asked, after: After::default(), upstream });
+    let plugin_server = shim.plugin_server.clone();
+    let client = Arc::new(Client { way, hand_off, asked, plugin_server, after: After::default(), upstream });
 
     let activity = Arc::new(Activity::default());
     let running = Arc::clone(&activity);

@@ -22,6 +22,7 @@ mod list;
 mod listen;
 mod log;
 mod multiplexed;
+mod plugin_server;
 mod proxy;
 mod proxy_protocol;
 mod reload;

@@ -18,6 +18,7 @@ use crate::body::Outgoing;
 use crate::grpc;
 use crate::handoff::HandOff;
 use crate::headers::{self, Onward, Way};
+use crate::plugin_server::PluginServer;
 use crate::sni::ServerName;
 use crate::tunnel::After;
 use crate::upstream::{SendError, Upstream};
@@ -34,6 +35,8 @@ pub(crate) struct Client {
     pub(crate) hand_off: Option<HandOff>,
     /// Whether it was asked for one.
     pub(crate) asked: bool,
+    /// Who decides about its certificate, if that is known.
+    pub(crate) plugin_server: Option<PluginServer>,
     /// What its connection becomes.
     pub(crate) after: After,
     /// Its ways to Kong.
@@ -114,7 +117,15 @@ fn admit(
     asks: impl FnOnce(&ServerName) -> bool,
 ) -> Result<HeaderValue, Refusal> {
     let host = authority::host(request)?;
-    if !client.asked && authority::is_misdirected(&host, asks) { Err(Refusal::Misdirected) } else { Ok(host) }
+    if !client.asked && authority::is_misdirected(&host, asks) {
+        return Err(Refusal::Misdirected);
+    }
+    // Kong might let it pass.
+    let decides = |plugin_server: &PluginServer| plugin_server.answers();
+    if client.asked && !client.plugin_server.as_ref().is_none_or(decides) {
+        return Err(Refusal::NoPluginServer);
+    }
+    Ok(host)
 }
 
 /// A short answer of the shim's own, in the form of Kong's.

@@ -70,9 +70,8 @@ impl Running {
     fn reload_proof_key(&self, settings: &Settings) -> bool {
         match ProofKey::read(&settings.proof_key_file) {
             Ok(key) => {
-                let Shim { tls, kong, fronts, .. } = &*self.shim.load_full();
-                let (tls, kong, fronts) = (Arc::clone(tls), Arc::clone(kong), fronts.clone());
-                self.shim.store(Arc::new(Shim { tls, kong, fronts, proof_key: Arc::new(key) }));
+                let now = Shim::clone(&self.shim.load());
+                self.shim.store(Arc::new(Shim { proof_key: Arc::new(key), ..now }));
                 true
             }
             Err(error) => {

@@ -47,6 +47,9 @@ pub(crate) struct Settings {
     pub(crate) default_certificate: CertificateFiles,
     /// The key that the plugin server has too.
     pub(crate) proof_key_file: PathBuf,
+    /// The socket of the plugin server. Where it is told, what needs a certificate is refused while nobody answers there.
+    #[serde(default)]
+    pub(crate) plugin_server: Option<PathBuf>,
     /// Whether sessions of clients may be resumed.
     #[serde(default)]
     pub(crate) session_tickets: SessionTickets,
@@ -104,6 +107,7 @@ impl Settings {
             ("upstream_tls", self.upstream_tls != old.upstream_tls),
             ("send_proxy_protocol", self.send_proxy_protocol != old.send_proxy_protocol),
             ("accept_proxy_protocol", self.accept_proxy_protocol != old.accept_proxy_protocol),
+            ("plugin_server", self.plugin_server != old.plugin_server),
         ];
         differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key)
     }
@@ -199,8 +203,14 @@ proof_key_file: /usr/local/kong/mtls-auth.key
             (
                 "proof_key_file",
                 "upstream_tls: {}\ngrpc_upstream: http://a\nsend_proxy_protocol: v1\naccept_proxy_protocol: [::1]\n\
-                 proof_key_file",
-                &["grpc_upstream", "upstream_tls", "send_proxy_protocol", "accept_proxy_protocol"],
+                 plugin_server: /a\nproof_key_file",
+                &[
+                    "grpc_upstream",
+                    "upstream_tls",
+                    "send_proxy_protocol",
+                    "accept_proxy_protocol",
+                    "plugin_server",
+                ],
             ),
         ] {
             let settings = Settings::parse(&GOOD.replace(from, to)).unwrap();
@@ -245,7 +255,7 @@ proof_key_file: /usr/local/kong/mtls-auth.key
             ("  poll_interval: 5s", "  admin_url: http://a:b@c", "kong.admin_url: ", "line 6"),
             ("  poll_interval: 5s", "  admin_token: a", "kong.admin_token", "line 6"),
             ("upstream:", "status_listen: 127.0.0.1:1\nupstream:", "status_listen", "line 3"),
-            ("upstream:", "plugin_server: /a\nupstream:", "plugin_server", "line 3"),
+            ("upstream:", "plugin_server: [/a]\nupstream:", "plugin_server", "line 3"),
             ("cert: /etc", "certificate: /etc", "certificate", "line 7"),
             ("upstream: http:", "upstream: ftp:", "upstream", "line 3"),
             ("proof_key_file:", "upstream_tls: {cert: /a}\nproof_key_file:", "cert", "line 8"),

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::connection::Shim;
 use crate::file::FileError;
 use crate::listen::BindError;
+use crate::plugin_server::PluginServer;
 use crate::settings::{self, Settings};
 use crate::sni::{self, ServerName, SniMap};
 use crate::source::{self, SourceUnusable};
@@ -51,7 +52,13 @@ pub(crate) async fn shim(settings: &Settings) -> Result<(Shim, JoinHandle<()>), 
     let tls = Arc::new(tls(settings, certificate, Arc::clone(&map), &entities)?);
     say(&entities, &map, &followed);
     let following = tokio::spawn(follow(followed, Arc::clone(&tls)));
-    Ok((Shim { tls, proof_key, kong, fronts: settings.accept_proxy_protocol.clone() }, following))
+    let fronts = settings.accept_proxy_protocol.clone();
+    let plugin_server = match settings.plugin_server.clone() {
+        // It is watched for as long as the process runs: another socket needs a restart.
+        Some(socket) => Some(PluginServer::watch(socket).await),
+        None => None,
+    };
+    Ok((Shim { tls, proof_key, kong, plugin_server, fronts }, following))
 }
 
 /// As [`Tls::new`], with the session tickets that the settings want.
