@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 
 use common::handed_on::{handed_on, is_handed_on};
 use common::sessions::{CERTIFICATE, Client, clients};
-use common::{OPEN, RELOADED, Rig, SECURED, hang_up, listening, start, until_said_again, write_entities};
+use common::{
+    OPEN, RELOADED, Rig, SECURED, hang_up, listening, start, until, until_said_again, write_entities,
+};
 use testbed::pki::{Ca, Leaf, Subject};
 
 /// Two names with a plugin each, and one without. They have the same server certificate, the default.
@@ -136,6 +138,21 @@ fn a_session_outlives_what_changes_nothing_about_it() {
     for client in clients(&rig) {
         assert!(client.resumes(rig.address, Some(SECURED), client.version));
     }
+}
+
+#[test]
+fn however_often_it_is_resumed_a_session_ends() {
+    let rig = Rig::with_settings(TWO_PLUGINS, "session_tickets: {lifetime: 3s}\n");
+    // Only in TLS 1.3 does a resumed connection get a new ticket.
+    let client = Client::new(&rig, "-tls1_3");
+    client.begin(rig.address, Some(SECURED), "client", "session");
+    until(|| {
+        let said = client.get(rig.address, Some(SECURED), "/", "next", &["-sess_in", "session"]);
+        if said.got_a_ticket() {
+            std::fs::rename(rig.dir.path().join("next"), rig.dir.path().join("session")).unwrap();
+        }
+        !said.resumed()
+    });
 }
 
 #[test]
@@ -296,6 +313,19 @@ fn nothing_is_resumed_where_it_is_off() {
     hang_up(&rig.shim, RELOADED);
     for client in clients(&rig) {
         assert!(!client.resumes(rig.address, Some(SECURED), client.version));
+    }
+}
+
+#[test]
+fn a_session_without_a_ticket_is_not_kept() {
+    let rig = Rig::new(TWO_PLUGINS);
+    let client = Client::new(&rig, "-tls1_2");
+    for sni in [SECURED, OPEN] {
+        let arguments = [&CERTIFICATE[..], &["-no_ticket"]].concat();
+        let said = client.get(rig.address, Some(sni), "/", "session", &arguments);
+        assert!(said.has_passed() && !said.resumed(), "{}", said.0);
+        // Had the server one, it would have an id, by which the client could name it.
+        assert!(!rig.dir.path().join("session").exists(), "{}", said.0);
     }
 }
 
