@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::connection::Shim;
 use crate::file::FileError;
 use crate::listen::BindError;
+use crate::record::Observers;
 use crate::settings::{self, Settings};
 use crate::sni::{self, ServerName, SniMap};
 use crate::source::{self, SourceUnusable};
@@ -41,7 +42,10 @@ pub(crate) enum StartError {
 ///
 /// # Errors
 /// See [`StartError`].
-pub(crate) async fn shim(settings: &Settings) -> Result<(Shim, JoinHandle<()>), StartError> {
+pub(crate) async fn shim(
+    settings: &Settings,
+    observers: Option<Arc<Observers>>,
+) -> Result<(Shim, JoinHandle<()>), StartError> {
     let certificate = ServerCertificate::read(&settings.default_certificate)?;
     let proof_key = Arc::new(ProofKey::read(&settings.proof_key_file)?);
     let kong = Arc::new(Kong::new(settings)?);
@@ -51,7 +55,8 @@ pub(crate) async fn shim(settings: &Settings) -> Result<(Shim, JoinHandle<()>), 
     let tls = Arc::new(tls(settings, certificate, Arc::clone(&map), &entities)?);
     say(&entities, &map, &followed);
     let following = tokio::spawn(follow(followed, Arc::clone(&tls)));
-    Ok((Shim { tls, proof_key, kong, fronts: settings.accept_proxy_protocol.clone() }, following))
+    let fronts = settings.accept_proxy_protocol.clone();
+    Ok((Shim { tls, proof_key, kong, fronts, observers }, following))
 }
 
 /// As [`Tls::new`], with the session tickets that the settings want.
