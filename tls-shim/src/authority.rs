@@ -49,6 +49,19 @@ impl Refusal {
             Self::HeaderFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         }
     }
+
+    /// The word for it in the access log.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Host => "host",
+            Self::Authority => "authority",
+            Self::Target => "target",
+            Self::NoPluginServer => "no_plugin_server",
+            Self::Misdirected => "misdirected",
+            Self::HeaderFields => "header_fields",
+        }
+    }
 }
 
 /// The host of a request that may go to Kong, as the client spelled it.

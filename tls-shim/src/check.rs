@@ -9,6 +9,7 @@ use std::sync::Arc;
 use client_cert::ProofKey;
 use kong_entities::Entities;
 
+use crate::access_log;
 use crate::ca_names::Sent;
 use crate::limits::CA_NAMES;
 use crate::settings::Settings;
@@ -44,6 +45,7 @@ async fn report(config: &Path) -> Result<(String, Option<String>), StartError> {
     let certificate = ServerCertificate::read(&settings.default_certificate)?;
     ProofKey::read(&settings.proof_key_file)?;
     Kong::new(&settings)?;
+    access_log::probe(&settings.access_log)?;
     let Reading { entities, origin } = source::read(&settings).await?;
     let map = Arc::new(sni::policy(&entities));
     let shown = certificate.summary();

@@ -27,6 +27,7 @@ use crate::limits;
 use crate::plugin_server::PluginServer;
 use crate::proxy::{Client, proxy};
 use crate::proxy_protocol::{self, Addresses, HeaderError};
+use crate::record::{Connected, Ledger, Observers, Record, Side};
 use crate::settings::Fronts;
 use crate::stall::Stall;
 use crate::tls::{Handshake, Tls};
@@ -43,6 +44,8 @@ pub(crate) struct Shim {
     pub(crate) plugin_server: Option<PluginServer>,
     /// From where clients come by the PROXY protocol, and then only by it.
     pub(crate) fronts: Option<Fronts>,
+    /// Who is told of each request, if anybody.
+    pub(crate) observers: Option<Arc<Observers>>,
 }
 
 /// Why a connection comes to no request.
@@ -77,7 +80,10 @@ pub(crate) async fn serve(
         },
     };
     let peer = addresses.client;
-    let Handshake { server_name, asked, presented, resumed, http2 } = handshake;
+    let ledger = shim.observers.as_ref().map(|observers| {
+        Arc::new(Ledger::new(Connected::new(&addresses, &handshake), Arc::clone(observers)))
+    });
+    let Handshake { server_name, asked, presented, resumed, http2, .. } = handshake;
     let has_presented = presented.is_some();
     let sni = server_name.as_str();
     tracing::debug!(%peer, sni, asked, presented = has_presented, resumed, http2, "connected");
@@ -98,20 +104,29 @@ pub(crate) async fn serve(
     let activity = Arc::new(Activity::default());
     let running = Arc::clone(&activity);
     let asking = Arc::clone(&client);
+    let recording = ledger.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (client, shim, running) = (Arc::clone(&asking), Arc::clone(&shim), running.begin());
+        let mut record = Record::begin(recording.as_ref(), &request);
         async move {
-            let answer = proxy(request, &client, |name| shim.tls.asks(name)).await;
-            Ok::<_, Infallible>(answer.map(|body| Counted { body, _running: running }))
+            let answer = proxy(request, &client, &mut record, |name| shim.tls.asks(name)).await;
+            Ok::<_, Infallible>(answer.map(|body| Counted { body, record, _running: running }))
         }
     });
     let io = TokioIo::new(stream);
     let served = if http2 {
         let connection = http2_builder().serve_connection(io, service);
-        talk(connection, http2::Connection::graceful_shutdown, &activity, &drain).await
+        talk(connection, http2::Connection::graceful_shutdown, &activity, ledger.as_deref(), &drain).await
     } else {
         let connection = http1_builder().serve_connection(io, service).with_upgrades();
-        talk(connection, http1::UpgradeableConnection::graceful_shutdown, &activity, &drain).await
+        talk(
+            connection,
+            http1::UpgradeableConnection::graceful_shutdown,
+            &activity,
+            ledger.as_deref(),
+            &drain,
+        )
+        .await
     };
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "a connection broke");
@@ -146,6 +161,7 @@ async fn talk<C>(
     connection: C,
     leave: fn(Pin<&mut C>),
     activity: &Activity,
+    ledger: Option<&Ledger>,
     drain: &CancellationToken,
 ) -> hyper::Result<()>
 where
@@ -165,7 +181,12 @@ where
     // idle for so long.
     tokio::select! {
         ended = connection.as_mut() => ended,
-        () = sleep(limits::LEAVE) => Ok(()),
+        () = sleep(limits::LEAVE) => {
+            if let Some(ledger) = ledger {
+                ledger.cut_off();
+            }
+            Ok(())
+        }
     }
 }
 
@@ -190,9 +211,10 @@ fn http2_builder() -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// The body of an answer, which keeps its request counted as running until it was sent or given up.
+/// The body of an answer, which keeps its request counted as running, and its record open, until it was sent or given up.
 struct Counted {
     body: Answer,
+    record: Record,
     _running: Running,
 }
 
@@ -204,7 +226,14 @@ impl Body for Counted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => self.record.passed_down(frame.data_ref().map_or(0, Bytes::len)),
+            Poll::Ready(Some(Err(_))) => self.record.broke(Side::Upstream),
+            Poll::Ready(None) => self.record.whole(),
+            Poll::Pending => {}
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -213,6 +242,15 @@ impl Body for Counted {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        // Whoever sends it does not ask for more than there is.
+        if self.body.is_end_stream() || self.record.is_head() {
+            self.record.whole();
+        }
     }
 }
 

@@ -83,3 +83,24 @@ pub(crate) const HEADER_FIELDS: usize = 200;
 
 /// The bytes of a request's header.
 pub(crate) const HEADER_BYTES: usize = 64 * 1024;
+
+/// The bytes of a request's path in the access log.
+pub(crate) const LOGGED_PATH: usize = 1024;
+
+/// The bytes of a name in the access log: a host, or the server that a client named.
+pub(crate) const LOGGED_NAME: usize = 255;
+
+/// The bytes of a request's method in the access log.
+pub(crate) const LOGGED_METHOD: usize = 32;
+
+/// The lines of the access log that wait to be written. They have some 700 bytes; clients can make them 10 KiB.
+pub(crate) const LOG_QUEUE: usize = 8192;
+
+/// The bytes of the access log that are written in one go, give or take a line.
+pub(crate) const LOG_BATCH: usize = 64 * 1024;
+
+/// How often the log is told that lines of the access log are lost.
+pub(crate) const LOG_COMPLAINT: Duration = Duration::from_secs(10);
+
+/// For the lines of the access log that wait when the shim ends.
+pub(crate) const LOG_FLUSH: Duration = Duration::from_secs(5);

@@ -2,6 +2,7 @@
 //!
 //! This knows the order of things: command line, log, settings, what they name, listeners, serving, reloading, draining.
 
+mod access_log;
 mod activity;
 mod answer;
 mod authority;
@@ -25,6 +26,7 @@ mod multiplexed;
 mod plugin_server;
 mod proxy;
 mod proxy_protocol;
+mod record;
 mod reload;
 mod settings;
 mod sni;
@@ -47,39 +49,53 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access_log::Writing;
 use crate::cli::{Cli, Command};
+use crate::record::Observers;
 use crate::reload::Running;
 use crate::settings::Settings;
 use crate::start::StartError;
 
+fn main() -> ExitCode {
+    let (code, writing) = program();
+    // Whatever was cut off has ended with the runtime, and is in the access log, too.
+    if let Some(writing) = writing {
+        writing.finish();
+    }
+    code
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn program() -> (ExitCode, Option<Writing>) {
     let cli = Cli::parse();
     if let Some(Command::Check { config }) = cli.command {
-        return check::check(&config).await;
+        return (check::check(&config).await, None);
     }
     log::start(cli.log_level);
     let config = cli.config.unwrap_or_default();
     match run(&config).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(writing) => (ExitCode::SUCCESS, writing),
         Err(error) => {
             tracing::error!(%error, "cannot start");
-            ExitCode::FAILURE
+            (ExitCode::FAILURE, None)
         }
     }
 }
 
-async fn run(config: &Path) -> Result<(), StartError> {
+/// Runs until the shim is told to end, and gives what then still writes the access log.
+async fn run(config: &Path) -> Result<Option<Writing>, StartError> {
     let mut end = Signals::register()?;
     // From now on: one that comes during the start reloads after it.
     let hangup = signal(SignalKind::hangup())?;
     let settings = Settings::read(config)?;
+    let (access_log, writing) = access_log::open(&settings.access_log)?.unzip();
+    let observers = access_log.clone().map(|access_log| Arc::new(Observers::new(access_log)));
     let (shim, following) = tokio::select! {
-        begun = start::shim(&settings) => begun?,
+        begun = start::shim(&settings, observers.clone()) => begun?,
         // The Admin API may take its time.
         signal = end.next() => {
             tracing::info!(signal, "ended before it began");
-            return Ok(());
+            return Ok(writing);
         }
     };
     let shim = Arc::new(ArcSwap::from_pointee(shim));
@@ -92,7 +108,7 @@ async fn run(config: &Path) -> Result<(), StartError> {
         tracing::info!(addr = %listener.local_addr()?, "listening");
         tokio::spawn(listen::accept(listener, Arc::clone(&shim), connections.clone(), drain.clone()));
     }
-    let running = Running { config: config.to_owned(), begun_with: settings, shim, following };
+    let running = Running { config: config.to_owned(), begun_with: settings, shim, following, access_log };
     let reloading = tokio::spawn(running.reload_on(hangup));
 
     let signal = end.next().await;
@@ -105,7 +121,10 @@ async fn run(config: &Path) -> Result<(), StartError> {
         () = sleep(limits::DRAIN) => tracing::warn!(connections = connections.len(), "cut off what still ran"),
         signal = end.next() => tracing::warn!(signal, connections = connections.len(), "cut off what still ran"),
     }
-    Ok(())
+    if let Some(observers) = observers {
+        observers.cut_off();
+    }
+    Ok(writing)
 }
 
 /// The signals that end the shim.

@@ -19,6 +19,7 @@ use crate::grpc;
 use crate::handoff::HandOff;
 use crate::headers::{self, Onward, Way};
 use crate::plugin_server::PluginServer;
+use crate::record::{Record, Side};
 use crate::sni::ServerName;
 use crate::tunnel::After;
 use crate::upstream::{SendError, Upstream};
@@ -44,10 +45,11 @@ pub(crate) struct Client {
 }
 
 /// Sends a request to Kong and gives its answer, or one of the shim's own. `asks` says who would be asked for a
-/// certificate now.
+/// certificate now. The record ends with the answer, or goes with a WebSocket.
 pub(crate) async fn proxy(
     mut request: Request<Incoming>,
     client: &Client,
+    record: &mut Record,
     asks: impl FnOnce(&ServerName) -> bool,
 ) -> Response<Answer> {
     if request.headers().contains_key(UPGRADE) {
@@ -58,7 +60,7 @@ pub(crate) async fn proxy(
         Ok(host) => host,
         Err(refusal) => {
             tracing::debug!(method = %request.method, reason = %refusal, "refused a request");
-            return answer(refusal.status(), &refusal.to_string());
+            return answer(record, refusal.status(), refusal.code(), &refusal.to_string());
         }
     };
     let target = request.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -70,7 +72,7 @@ pub(crate) async fn proxy(
         None if websocket::is_asked_for(&request) => Onward::WebSocket,
         None => Onward::Http1,
     };
-    let body = Outgoing(body);
+    let body = Outgoing { body, counts: record.counts() };
     let hand_off = client.hand_off.as_ref().map(|hand_off| hand_off.values(SystemTime::now()));
     headers::to_kong(&mut request.headers, host, body.length(), client.way, hand_off, onward);
 
@@ -86,13 +88,17 @@ pub(crate) async fn proxy(
         Ok(response) => response,
         Err(error) => {
             log_failure(&error);
-            return answer(StatusCode::BAD_GATEWAY, BAD_GATEWAY);
+            if error.is_by_client() {
+                record.broke(Side::Client);
+            }
+            return answer(record, StatusCode::BAD_GATEWAY, error.code(), BAD_GATEWAY);
         }
     };
+    record.kong_answered(response.status());
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if switches && !(onward == Onward::WebSocket && websocket::is_agreed_to(response.headers())) {
         tracing::warn!("Kong switched to a protocol that nobody asked for");
-        return answer(StatusCode::BAD_GATEWAY, BAD_GATEWAY);
+        return answer(record, StatusCode::BAD_GATEWAY, "kong_switched", BAD_GATEWAY);
     }
     tracing::debug!(
         method = %request.method,
@@ -105,7 +111,7 @@ pub(crate) async fn proxy(
     headers::to_client(response.headers_mut());
     if switches {
         websocket::say(response.headers_mut());
-        client.after.agreed(upgrade::on(&mut response));
+        client.after.agreed(upgrade::on(&mut response), record.take());
     }
     response
 }
@@ -129,7 +135,8 @@ fn admit(
 }
 
 /// A short answer of the shim's own, in the form of Kong's.
-fn answer(status: StatusCode, message: &str) -> Response<Answer> {
+fn answer(record: &mut Record, status: StatusCode, reason: &'static str, message: &str) -> Response<Answer> {
+    record.shim_answers(status, reason);
     let body = format!("{{\"message\":\"{message}\"}}");
     let mut response = Response::new(Answer::Own(Full::new(Bytes::from(body))));
     *response.status_mut() = status;
@@ -143,9 +150,8 @@ fn log_failure(error: &SendError) {
         Some(cause) => format!("{error}: {}", innermost(cause)),
         None => error.to_string(),
     };
-    // A client that leaves while it sends a body is no fault of Kong's.
-    let by_client = matches!(error, SendError::Http(error) if error.is_user());
-    if by_client {
+    // That is no fault of Kong's.
+    if error.is_by_client() {
         tracing::debug!(reason, "a client left in the middle of a request");
     } else {
         tracing::warn!(reason, "Kong did not answer");

@@ -12,6 +12,7 @@ use client_cert::ProofKey;
 use tokio::signal::unix::Signal;
 use tokio::task::JoinHandle;
 
+use crate::access_log::AccessLog;
 use crate::connection::Shim;
 use crate::settings::{SessionTickets, Settings};
 use crate::source;
@@ -28,6 +29,7 @@ pub(crate) struct Running {
     pub(crate) shim: Arc<ArcSwap<Shim>>,
     /// What follows Kong's configuration.
     pub(crate) following: JoinHandle<()>,
+    pub(crate) access_log: Option<AccessLog>,
 }
 
 impl Running {
@@ -39,6 +41,8 @@ impl Running {
     }
 
     async fn reload(&mut self) {
+        // First: whoever has renamed the file waits for it, whatever becomes of the settings.
+        let has_log = self.reopen_access_log();
         let settings = match Settings::read(&self.config) {
             Ok(settings) => settings,
             Err(error) => return tracing::error!(%error, "SIGHUP: everything stays as it was"),
@@ -50,9 +54,17 @@ impl Running {
         let has_key = self.reload_proof_key(&settings);
         let has_tickets = self.reload_tickets(&settings);
         let has_source = self.reload_source(&settings).await;
-        if has_certificate && has_key && has_tickets && has_source {
+        if has_log && has_certificate && has_key && has_tickets && has_source {
             tracing::info!("SIGHUP: reloaded");
         }
+    }
+
+    fn reopen_access_log(&self) -> bool {
+        let reopened = self.access_log.as_ref().map_or(Ok(()), AccessLog::reopen);
+        if let Err(error) = &reopened {
+            tracing::error!(%error, "SIGHUP: the access log goes on where it was");
+        }
+        reopened.is_ok()
     }
 
     fn reload_default_certificate(&self, settings: &Settings) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! A key that is not known, or not supported, is an error: nobody shall believe in a setting that does nothing.
 
+mod access_log;
 mod length_of_time;
 mod network;
 mod session_tickets;
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use crate::file::{self, FileError};
 use crate::proxy_protocol;
 
+pub(crate) use self::access_log::AccessLog;
 use self::network::Network;
 pub(crate) use self::session_tickets::{SessionTickets, TicketSettings};
 pub(crate) use self::source::{AdminApi, Source};
@@ -53,6 +55,9 @@ pub(crate) struct Settings {
     /// Whether sessions of clients may be resumed.
     #[serde(default)]
     pub(crate) session_tickets: SessionTickets,
+    /// Where a line for each request goes.
+    #[serde(default)]
+    pub(crate) access_log: AccessLog,
 }
 
 /// A certificate with its chain, and its private key, both in PEM.
@@ -108,6 +113,7 @@ impl Settings {
             ("send_proxy_protocol", self.send_proxy_protocol != old.send_proxy_protocol),
             ("accept_proxy_protocol", self.accept_proxy_protocol != old.accept_proxy_protocol),
             ("plugin_server", self.plugin_server != old.plugin_server),
+            ("access_log", self.access_log != old.access_log),
         ];
         differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key)
     }
@@ -203,13 +209,14 @@ proof_key_file: /usr/local/kong/mtls-auth.key
             (
                 "proof_key_file",
                 "upstream_tls: {}\ngrpc_upstream: http://a\nsend_proxy_protocol: v1\naccept_proxy_protocol: [::1]\n\
-                 plugin_server: /a\nproof_key_file",
+                 plugin_server: /a\naccess_log: stdout\nproof_key_file",
                 &[
                     "grpc_upstream",
                     "upstream_tls",
                     "send_proxy_protocol",
                     "accept_proxy_protocol",
                     "plugin_server",
+                    "access_log",
                 ],
             ),
         ] {
@@ -291,6 +298,7 @@ proof_key_file: /usr/local/kong/mtls-auth.key
                 "accept_proxy_protocol",
                 "line 8",
             ),
+            ("proof_key_file:", "access_log: syslog\nproof_key_file:", "access_log", "line 8"),
             ("proof_key_file:", "grpc_upstream: h2c://a\nproof_key_file:", "grpc_upstream", "line 8"),
             ("proof_key_file:", "upstream: http://a\nproof_key_file:", "upstream", "line 8"),
             ("listen: [\"0.0.0.0:8443\", \"[::1]:0\"]\n", "", "listen", "line"),

@@ -12,6 +12,7 @@ use crate::connection::Shim;
 use crate::file::FileError;
 use crate::listen::BindError;
 use crate::plugin_server::PluginServer;
+use crate::record::Observers;
 use crate::settings::{self, Settings};
 use crate::sni::{self, ServerName, SniMap};
 use crate::source::{self, SourceUnusable};
@@ -42,7 +43,10 @@ pub(crate) enum StartError {
 ///
 /// # Errors
 /// See [`StartError`].
-pub(crate) async fn shim(settings: &Settings) -> Result<(Shim, JoinHandle<()>), StartError> {
+pub(crate) async fn shim(
+    settings: &Settings,
+    observers: Option<Arc<Observers>>,
+) -> Result<(Shim, JoinHandle<()>), StartError> {
     let certificate = ServerCertificate::read(&settings.default_certificate)?;
     let proof_key = Arc::new(ProofKey::read(&settings.proof_key_file)?);
     let kong = Arc::new(Kong::new(settings)?);
@@ -58,7 +62,7 @@ pub(crate) async fn shim(settings: &Settings) -> Result<(Shim, JoinHandle<()>), 
         Some(socket) => Some(PluginServer::watch(socket).await),
         None => None,
     };
-    Ok((Shim { tls, proof_key, kong, plugin_server, fronts }, following))
+    Ok((Shim { tls, proof_key, kong, plugin_server, fronts, observers }, following))
 }
 
 /// As [`Tls::new`], with the session tickets that the settings want.

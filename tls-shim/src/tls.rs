@@ -11,6 +11,7 @@ mod session_tickets;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use client_cert::Presented;
@@ -18,7 +19,7 @@ use kong_entities::Entities;
 use openssl::error::ErrorStack;
 use openssl::ssl::{
     AlpnError, ClientHelloResponse, NameType, SniError, Ssl, SslAcceptor, SslAcceptorBuilder, SslAlert,
-    SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef, SslSessionCacheMode,
+    SslCipherRef, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef, SslSessionCacheMode,
     SslVerifyMode, select_next_proto,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -75,6 +76,12 @@ pub(crate) struct Handshake {
     pub(crate) resumed: bool,
     /// Whether both sides agreed on HTTP/2; it is HTTP/1.1 otherwise.
     pub(crate) http2: bool,
+    /// `TLSv1.3`, as OpenSSL calls it.
+    pub(crate) version: &'static str,
+    /// As OpenSSL calls it.
+    pub(crate) cipher: &'static str,
+    /// How long it took, waiting for the client included.
+    pub(crate) took: Duration,
 }
 
 impl Tls {
@@ -170,6 +177,7 @@ impl Tls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let begun = Instant::now();
         let mut stream = SslStream::new(Ssl::new(&self.entrance)?, stream)?;
         Pin::new(&mut stream).accept().await?;
         // Without a decision there was no callback, which cannot be; nobody knows then what was asked.
@@ -180,6 +188,9 @@ impl Tls {
             presented: decision::presented(stream.ssl())?,
             resumed: stream.ssl().session_reused(),
             http2: stream.ssl().selected_alpn_protocol() == Some(b"h2"),
+            version: stream.ssl().version_str(),
+            cipher: stream.ssl().current_cipher().map_or("", SslCipherRef::name),
+            took: begun.elapsed(),
         };
         Ok((stream, handshake))
     }

@@ -11,6 +11,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional};
 use tokio::time::{Instant, sleep_until};
 
+use crate::record::{Counts, Record, Side};
+
 /// What becomes of a client's connection after its last message.
 #[derive(Default)]
 pub(crate) struct After(Mutex<Ends>);
@@ -18,7 +20,7 @@ pub(crate) struct After(Mutex<Ends>);
 #[derive(Default)]
 struct Ends {
     client: Option<OnUpgrade>,
-    kong: Option<OnUpgrade>,
+    kong: Option<(OnUpgrade, Record)>,
 }
 
 /// Why a tunnel broke.
@@ -41,9 +43,9 @@ impl After {
         *self.ends() = Ends { client: Some(client), kong: None };
     }
 
-    /// Kong has agreed to it.
-    pub(crate) fn agreed(&self, kong: OnUpgrade) {
-        self.ends().kong = Some(kong);
+    /// Kong has agreed to it. The record ends with the tunnel.
+    pub(crate) fn agreed(&self, kong: OnUpgrade, record: Record) {
+        self.ends().kong = Some((kong, record));
     }
 
     /// Passes bytes until both sides have said that they end; where nothing was agreed to, says to the client that there
@@ -54,9 +56,10 @@ impl After {
     pub(crate) async fn run(&self, idle: Duration) -> Result<(), TunnelError> {
         let Ends { client, kong } = std::mem::take(&mut *self.ends());
         match (client, kong) {
-            (Some(client), Some(kong)) => {
-                let (client, kong) = (client.await?, kong.await?);
-                pass(TokioIo::new(client), TokioIo::new(kong), idle).await
+            (Some(client), Some((kong, mut record))) => {
+                let client = client.await?;
+                let kong = kong.await.inspect_err(|_| record.broke(Side::Upstream))?;
+                pass(TokioIo::new(client), TokioIo::new(kong), idle, record).await
             }
             // hyper leaves such a connection to us without its end. A client must be able to tell an end from a cut
             // (close_notify; RFC 8446, section 6.1).
@@ -76,44 +79,87 @@ impl After {
 
 /// A side that takes nothing stops the other one: there is a buffer of a few KiB in each direction. One that has ended
 /// (half-close) may still receive.
-async fn pass<A, B>(client: A, kong: B, idle: Duration) -> Result<(), TunnelError>
+async fn pass<A, B>(client: A, kong: B, idle: Duration, mut record: Record) -> Result<(), TunnelError>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let heard = Heard(Arc::new(Mutex::new(Instant::now())));
-    let mut client = Watched { stream: client, heard: heard.clone() };
-    let mut kong = Watched { stream: kong, heard: heard.clone() };
-    tokio::select! {
-        ended = copy_bidirectional(&mut client, &mut kong) => Ok(ended.map(drop)?),
+    let heard = Heard::default();
+    let (counts, hearing) = (record.counts(), heard.clone());
+    let mut kong =
+        Watched { stream: kong, side: Side::Upstream, heard: hearing.clone(), counts: counts.clone() };
+    let mut client = Watched { stream: client, side: Side::Client, heard: hearing, counts };
+    let passed = tokio::select! {
+        ended = copy_bidirectional(&mut client, &mut kong) => ended.map(drop).map_err(TunnelError::from),
         () = heard.nothing_for(idle) => Err(TunnelError::Idle(idle)),
+    };
+    match passed {
+        Ok(()) => record.whole(),
+        Err(_) => record.broke(heard.gone().unwrap_or(Side::Shim)),
+    }
+    passed
+}
+
+/// What was heard of both sides.
+#[derive(Clone)]
+struct Heard(Arc<Mutex<State>>);
+
+struct State {
+    last: Instant,
+    /// Who was gone first.
+    gone: Option<Side>,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(State { last: Instant::now(), gone: None })))
     }
 }
 
-/// When either side was last heard of.
-#[derive(Clone)]
-struct Heard(Arc<Mutex<Instant>>);
-
 impl Heard {
     fn now(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.state().last = Instant::now();
+    }
+
+    fn gone_is(&self, side: Side) {
+        self.state().gone.get_or_insert(side);
+    }
+
+    fn gone(&self) -> Option<Side> {
+        self.state().gone
     }
 
     async fn nothing_for(&self, limit: Duration) {
         loop {
-            let end = *self.0.lock().unwrap_or_else(PoisonError::into_inner) + limit;
+            let end = self.state().last + limit;
             if end <= Instant::now() {
                 return;
             }
             sleep_until(end).await;
         }
     }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// A stream whose reads are noted.
+/// A stream whose reads are noted, what is written to it, and what it breaks with.
 struct Watched<S> {
     stream: S,
+    /// Whose it is.
+    side: Side,
     heard: Heard,
+    counts: Counts,
+}
+
+impl<S> Watched<S> {
+    fn note<T>(&self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(_)) = done {
+            self.heard.gone_is(self.side);
+        }
+        done
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
@@ -126,21 +172,30 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         if read.is_ready() {
             self.heard.now();
         }
-        read
+        self.note(read)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, data)
+        let written = Pin::new(&mut self.stream).poll_write(cx, data);
+        if let Poll::Ready(Ok(bytes)) = written {
+            match self.side {
+                Side::Client => self.counts.down(bytes),
+                Side::Upstream | Side::Shim => self.counts.up(bytes),
+            }
+        }
+        self.note(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.note(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.note(shut)
     }
 }
 
@@ -157,7 +212,7 @@ mod tests {
         let (client, mut to_client) = duplex(16);
         let (kong, mut to_kong) = duplex(16);
         let start = Instant::now();
-        let passing = tokio::spawn(pass(client, kong, LIMIT));
+        let passing = tokio::spawn(pass(client, kong, LIMIT, Record::default()));
         for _ in 0..3 {
             sleep(Duration::from_secs(50)).await;
             to_client.write_u8(1).await.unwrap();
@@ -174,7 +229,7 @@ mod tests {
     async fn who_has_ended_may_still_receive() {
         let (client, mut to_client) = duplex(16);
         let (kong, mut to_kong) = duplex(16);
-        let passing = tokio::spawn(pass(client, kong, LIMIT));
+        let passing = tokio::spawn(pass(client, kong, LIMIT, Record::default()));
         to_client.write_all(b"last").await.unwrap();
         to_client.shutdown().await.unwrap();
         let mut said = String::new();

@@ -45,6 +45,22 @@ pub(crate) enum SendError {
     Http(#[from] hyper::Error),
 }
 
+impl SendError {
+    /// Whether it is the client's doing: it left while it sent a body.
+    pub(crate) fn is_by_client(&self) -> bool {
+        matches!(self, Self::Http(error) if error.is_user())
+    }
+
+    /// The word for it in the access log.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Dial(_) => "kong_unreachable",
+            Self::Http(_) if self.is_by_client() => "client_left",
+            Self::Http(_) => "kong_broke_off",
+        }
+    }
+}
+
 impl Kong {
     /// No connection is made yet.
     ///

@@ -156,6 +156,8 @@ fn whatever_is_wrong_is_named_and_nothing_starts() {
             "ca.crt",
             "No such file",
         ),
+        (|dir| replace(dir, "kong:", "access_log: /nowhere/access.log\nkong:"), "access.log", "No such file"),
+        (|dir| replace(dir, "kong:", "access_log: /\nkong:"), "/", "directory"),
         (|dir| std::fs::remove_file(dir.join("server.crt")).unwrap(), "server.crt", "No such file"),
         (|dir| std::fs::write(dir.join("server.crt"), "").unwrap(), "server.crt", "empty"),
         (|dir| std::fs::write(dir.join("server.crt"), "x").unwrap(), "server.crt", "no certificate"),
