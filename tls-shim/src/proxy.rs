@@ -4,10 +4,10 @@ use std::error::Error;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, UPGRADE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
-use http::{Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::upgrade;
@@ -60,7 +60,7 @@ pub(crate) async fn proxy(
         Ok(host) => host,
         Err(refusal) => {
             tracing::debug!(method = %request.method, reason = %refusal, "refused a request");
-            return answer(record, refusal.status(), refusal.code(), &refusal.to_string());
+            return answer(&request.method, record, refusal.status(), refusal.code(), &refusal.to_string());
         }
     };
     let target = request.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -91,14 +91,14 @@ pub(crate) async fn proxy(
             if error.is_by_client() {
                 record.broke(Side::Client);
             }
-            return answer(record, StatusCode::BAD_GATEWAY, error.code(), BAD_GATEWAY);
+            return answer(&request.method, record, StatusCode::BAD_GATEWAY, error.code(), BAD_GATEWAY);
         }
     };
     record.kong_answered(response.status());
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if switches && !(onward == Onward::WebSocket && websocket::is_agreed_to(response.headers())) {
         tracing::warn!("Kong switched to a protocol that nobody asked for");
-        return answer(record, StatusCode::BAD_GATEWAY, "kong_switched", BAD_GATEWAY);
+        return answer(&request.method, record, StatusCode::BAD_GATEWAY, "kong_switched", BAD_GATEWAY);
     }
     tracing::debug!(
         method = %request.method,
@@ -135,11 +135,21 @@ fn admit(
 }
 
 /// A short answer of the shim's own, in the form of Kong's.
-fn answer(record: &mut Record, status: StatusCode, reason: &'static str, message: &str) -> Response<Answer> {
+fn answer(
+    method: &Method,
+    record: &mut Record,
+    status: StatusCode,
+    reason: &'static str,
+    message: &str,
+) -> Response<Answer> {
     record.shim_answers(status, reason);
     let body = format!("{{\"message\":\"{message}\"}}");
-    let mut response = Response::new(Answer::Own(Full::new(Bytes::from(body))));
+    let length = HeaderValue::from(body.len());
+    // An answer to HEAD has the header only (RFC 9110, section 9.3.2), which hyper sees to in HTTP/1 alone.
+    let body = if method == Method::HEAD { Bytes::new() } else { Bytes::from(body) };
+    let mut response = Response::new(Answer::Own(Full::new(body)));
     *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_LENGTH, length);
     let json = HeaderValue::from_static("application/json; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, json);
     response
