@@ -1,6 +1,7 @@
 //! `tls-shim`: a TLS terminator beside Kong that asks for client certificates per SNI and hands them on with proof.
 //!
-//! This knows the order of things: command line, log, settings, what they name, listeners, serving, reloading, draining.
+//! This knows the order of things: command line, log, settings, what they name, listeners, serving, reloading, handing
+//! over, draining.
 
 mod activity;
 mod answer;
@@ -16,6 +17,7 @@ mod file;
 mod grpc;
 mod handoff;
 mod headers;
+mod inherited;
 mod kept;
 mod limits;
 mod list;
@@ -30,6 +32,7 @@ mod sni;
 mod source;
 mod stall;
 mod start;
+mod takeover;
 mod tls;
 mod tunnel;
 mod upstream;
@@ -47,19 +50,29 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cli::{Cli, Command};
+use crate::inherited::Inherited;
 use crate::reload::Running;
 use crate::settings::Settings;
 use crate::start::StartError;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.command.is_some() {
+        return serve(cli, Inherited::default());
+    }
+    log::start(cli.log_level);
+    // Before there are other threads.
+    let inherited = Inherited::take();
+    serve(cli, inherited)
+}
+
+/// On all cores.
+#[tokio::main]
+async fn serve(cli: Cli, inherited: Inherited) -> ExitCode {
     if let Some(Command::Check { config }) = cli.command {
         return check::check(&config).await;
     }
-    log::start(cli.log_level);
-    let config = cli.config.unwrap_or_default();
-    match run(&config).await {
+    match run(&cli.config.unwrap_or_default(), inherited).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "cannot start");
@@ -68,10 +81,11 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(config: &Path) -> Result<(), StartError> {
+async fn run(config: &Path, inherited: Inherited) -> Result<(), StartError> {
     let mut end = Signals::register()?;
-    // From now on: one that comes during the start reloads after it.
+    // From now on: one that comes during the start counts after it.
     let hangup = signal(SignalKind::hangup())?;
+    let mut upgrade = signal(SignalKind::user_defined2())?;
     let settings = Settings::read(config)?;
     let (shim, following) = tokio::select! {
         begun = start::shim(&settings) => begun?,
@@ -82,19 +96,34 @@ async fn run(config: &Path) -> Result<(), StartError> {
         }
     };
     let shim = Arc::new(ArcSwap::from_pointee(shim));
-    let listeners =
-        settings.listen.0.iter().map(|&address| listen::bind(address)).collect::<Result<Vec<_>, _>>()?;
+    let listeners = listen::on(&settings.listen, inherited)?;
 
     let drain = CancellationToken::new();
     let connections = TaskTracker::new();
-    for listener in listeners {
+    for listener in &listeners {
         tracing::info!(addr = %listener.local_addr()?, "listening");
-        tokio::spawn(listen::accept(listener, Arc::clone(&shim), connections.clone(), drain.clone()));
+        tokio::spawn(listen::accept(
+            Arc::clone(listener),
+            Arc::clone(&shim),
+            connections.clone(),
+            drain.clone(),
+        ));
     }
     let running = Running { config: config.to_owned(), begun_with: settings, shim, following };
     let reloading = tokio::spawn(running.reload_on(hangup));
 
-    let signal = end.next().await;
+    takeover::tell_predecessor();
+
+    let signal = loop {
+        tokio::select! {
+            signal = end.next() => break signal,
+            _ = upgrade.recv() => {}
+        }
+        if let Some(signal) = takeover::hand_over(&listeners, end.next()).await {
+            break signal;
+        }
+    };
+    drop(listeners);
     reloading.abort();
     tracing::info!(signal, connections = connections.len(), "draining");
     drain.cancel();
