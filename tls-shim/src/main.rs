@@ -36,6 +36,7 @@ mod takeover;
 mod tls;
 mod tunnel;
 mod upstream;
+mod watched;
 mod websocket;
 
 use std::path::Path;
@@ -54,6 +55,7 @@ use crate::inherited::Inherited;
 use crate::reload::Running;
 use crate::settings::Settings;
 use crate::start::StartError;
+use crate::watched::Watched;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -86,7 +88,9 @@ async fn run(config: &Path, inherited: Inherited) -> Result<(), StartError> {
     // From now on: one that comes during the start counts after it.
     let hangup = signal(SignalKind::hangup())?;
     let mut upgrade = signal(SignalKind::user_defined2())?;
-    let settings = Settings::read(config)?;
+    let mut watched = Watched::settings(config);
+    let settings = Arc::new(Settings::read(config)?);
+    watched.name(&settings);
     let (shim, following) = tokio::select! {
         begun = start::shim(&settings) => begun?,
         // The Admin API may take its time.
@@ -109,7 +113,8 @@ async fn run(config: &Path, inherited: Inherited) -> Result<(), StartError> {
             drain.clone(),
         ));
     }
-    let running = Running { config: config.to_owned(), begun_with: settings, shim, following };
+    let begun_with = Arc::clone(&settings);
+    let running = Running { config: config.to_owned(), begun_with, settings, watched, shim, following };
     let reloading = tokio::spawn(running.reload_on(hangup));
 
     takeover::tell_predecessor();
