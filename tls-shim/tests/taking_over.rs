@@ -179,7 +179,7 @@ fn a_program_that_cannot_take_over_leaves_the_old_one_serving() {
     let table: &[(Break, &str)] = &[
         (|dir| fs::remove_file(binary(dir)).unwrap(), "it cannot be started"),
         (|dir| replace_by_script(dir, "exit 7"), "exit status: 7"),
-        (|dir| replace_by_script(dir, "exec sleep 600 </dev/null"), "signal: 9"),
+        (|dir| replace_by_script(dir, "exec sleep 120 </dev/null"), "signal: 9"),
         (
             |dir| {
                 replace_binary(dir);
@@ -211,7 +211,7 @@ fn a_program_that_cannot_take_over_leaves_the_old_one_serving() {
 #[test]
 fn who_ends_the_shim_ends_the_one_that_is_to_take_over() {
     let mut rig = Rig::new();
-    replace_by_script(rig.dir.path(), "exec sleep 600");
+    replace_by_script(rig.dir.path(), "exec sleep 120");
     rig.shim.signal("USR2");
     rig.shim.wait_for("a new process starts");
     rig.shim.signal("TERM");
