@@ -3,10 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 /// The requests of one connection.
-pub(crate) struct Activity(Mutex<State>);
+pub(crate) struct Activity {
+    state: Mutex<State>,
+    begun: Notify,
+}
 
 struct State {
     running: usize,
@@ -19,7 +23,8 @@ pub(crate) struct Running(Arc<Activity>);
 
 impl Default for Activity {
     fn default() -> Self {
-        Self(Mutex::new(State { running: 0, quiet_since: Instant::now() }))
+        let state = Mutex::new(State { running: 0, quiet_since: Instant::now() });
+        Self { state, begun: Notify::new() }
     }
 }
 
@@ -27,7 +32,14 @@ impl Activity {
     /// Counts a request in.
     pub(crate) fn begin(self: &Arc<Self>) -> Running {
         self.state().running += 1;
+        // Kept for who waits later.
+        self.begun.notify_one();
         Running(Arc::clone(self))
+    }
+
+    /// Waits until there has been a request. For one that waits, once.
+    pub(crate) async fn first(&self) {
+        self.begun.notified().await;
     }
 
     /// Waits until no request has run for so long.
@@ -46,7 +58,7 @@ impl Activity {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -71,8 +71,8 @@ pub(crate) async fn serve(
 ) {
     let greeted = greet(stream, peer, port, &shim);
     let (stream, addresses, handshake) = tokio::select! {
-        // It has sent no request yet.
-        () = drain.cancelled() => return,
+        // It has sent no request yet, and is not going to.
+        () = too_late(&drain) => return,
         greeted = timeout(limits::HANDSHAKE, greeted) => match greeted {
             Ok(Ok(done)) => done,
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "a handshake failed"),
@@ -171,6 +171,11 @@ where
     tokio::select! {
         ended = connection.as_mut() => return ended,
         () = drain.cancelled() => {
+            tokio::select! {
+                ended = connection.as_mut() => return ended,
+                () = activity.first() => {}
+                () = sleep(limits::FIRST_REQUEST) => {}
+            }
             leave(connection.as_mut());
             // Whoever drains sets the limit.
             return connection.await;
@@ -188,6 +193,13 @@ where
             Ok(())
         }
     }
+}
+
+/// Waits until a client has had its time since the shim was told to end. Whoever takes over has its listeners, but not the
+/// connections that were accepted before: they would be lost.
+async fn too_late(drain: &CancellationToken) {
+    drain.cancelled().await;
+    sleep(limits::FIRST_REQUEST).await;
 }
 
 fn http1_builder() -> http1::Builder {

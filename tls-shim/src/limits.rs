@@ -19,6 +19,10 @@ pub(crate) const TUNNEL_IDLE: Duration = Duration::from_secs(60 * 60);
 /// How long a client may take over leaving once it was told that the connection ends because it was idle.
 pub(crate) const LEAVE: Duration = Duration::from_secs(5);
 
+/// How long a client that was accepted may take over its handshake, and then over its first request, when the shim is told
+/// to end: it counts on an answer.
+pub(crate) const FIRST_REQUEST: Duration = Duration::from_secs(5);
+
 /// How long a client may take none of the bytes that wait for it.
 pub(crate) const STALL: Duration = Duration::from_secs(60);
 

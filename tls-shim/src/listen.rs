@@ -1,4 +1,4 @@
-//! This knows listeners: how they are bound, and how connections are accepted until the shim ends.
+//! This knows listeners: how they are bound or inherited, and how connections are accepted until the shim ends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::{self, Shim};
+use crate::inherited::Inherited;
 use crate::limits;
+use crate::settings::Listen;
 
 /// An address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -22,11 +24,26 @@ pub(crate) struct BindError {
     error: io::Error,
 }
 
+/// Listens on all addresses: on those that were inherited with the sockets that are there, on the others anew.
+///
+/// # Errors
+/// The first address that cannot be listened on, with what the system said.
+pub(crate) fn on(listen: &Listen, mut inherited: Inherited) -> Result<Vec<Arc<TcpListener>>, BindError> {
+    let claimed = inherited.claim(&listen.0);
+    // What is left holds addresses that may be bound now.
+    inherited.close();
+    let listeners = listen.0.iter().zip(claimed).map(|(&address, claimed)| match claimed {
+        Some(listener) => TcpListener::from_std(listener).map_err(|error| BindError { address, error }),
+        None => bind(address),
+    });
+    listeners.map(|listener| listener.map(Arc::new)).collect()
+}
+
 /// Binds an address. `[::]` takes IPv6 only, so that it can stand beside `0.0.0.0` as it does for nginx.
 ///
 /// # Errors
 /// What the system said, with the address.
-pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     let listener = || {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -46,7 +63,7 @@ pub(crate) fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 /// Accepts connections until `drain` says that the shim ends, each with the shim as it is then; each is served by a task of its own, so that what breaks
 /// one harms no other.
 pub(crate) async fn accept(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     shim: Arc<ArcSwap<Shim>>,
     connections: TaskTracker,
     drain: CancellationToken,

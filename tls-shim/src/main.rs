@@ -1,6 +1,7 @@
 //! `tls-shim`: a TLS terminator beside Kong that asks for client certificates per SNI and hands them on with proof.
 //!
-//! This knows the order of things: command line, log, settings, what they name, listeners, serving, reloading, draining.
+//! This knows the order of things: command line, log, settings, what they name, listeners, serving, reloading, handing
+//! over, draining.
 
 mod access_log;
 mod activity;
@@ -17,6 +18,7 @@ mod file;
 mod grpc;
 mod handoff;
 mod headers;
+mod inherited;
 mod kept;
 mod limits;
 mod list;
@@ -33,9 +35,11 @@ mod sni;
 mod source;
 mod stall;
 mod start;
+mod takeover;
 mod tls;
 mod tunnel;
 mod upstream;
+mod watched;
 mod websocket;
 
 use std::path::Path;
@@ -51,13 +55,24 @@ use tokio_util::task::TaskTracker;
 
 use crate::access_log::Writing;
 use crate::cli::{Cli, Command};
+use crate::inherited::Inherited;
 use crate::record::Observers;
 use crate::reload::Running;
 use crate::settings::Settings;
 use crate::start::StartError;
+use crate::watched::Watched;
 
 fn main() -> ExitCode {
-    let (code, writing) = program();
+    let cli = Cli::parse();
+    let inherited = match cli.command {
+        Some(_) => Inherited::default(),
+        None => {
+            log::start(cli.log_level);
+            // Before there are other threads.
+            Inherited::take()
+        }
+    };
+    let (code, writing) = serve(cli, inherited);
     // Whatever was cut off has ended with the runtime, and is in the access log, too.
     if let Some(writing) = writing {
         writing.finish();
@@ -65,15 +80,13 @@ fn main() -> ExitCode {
     code
 }
 
+/// On all cores. What still writes the access log comes with the code.
 #[tokio::main]
-async fn program() -> (ExitCode, Option<Writing>) {
-    let cli = Cli::parse();
+async fn serve(cli: Cli, inherited: Inherited) -> (ExitCode, Option<Writing>) {
     if let Some(Command::Check { config }) = cli.command {
         return (check::check(&config).await, None);
     }
-    log::start(cli.log_level);
-    let config = cli.config.unwrap_or_default();
-    match run(&config).await {
+    match run(&cli.config.unwrap_or_default(), inherited).await {
         Ok(writing) => (ExitCode::SUCCESS, writing),
         Err(error) => {
             tracing::error!(%error, "cannot start");
@@ -83,11 +96,14 @@ async fn program() -> (ExitCode, Option<Writing>) {
 }
 
 /// Runs until the shim is told to end, and gives what then still writes the access log.
-async fn run(config: &Path) -> Result<Option<Writing>, StartError> {
+async fn run(config: &Path, inherited: Inherited) -> Result<Option<Writing>, StartError> {
     let mut end = Signals::register()?;
-    // From now on: one that comes during the start reloads after it.
+    // From now on: one that comes during the start counts after it.
     let hangup = signal(SignalKind::hangup())?;
-    let settings = Settings::read(config)?;
+    let mut upgrade = signal(SignalKind::user_defined2())?;
+    let mut watched = Watched::settings(config);
+    let settings = Arc::new(Settings::read(config)?);
+    watched.name(&settings);
     let (access_log, writing) = access_log::open(&settings.access_log)?.unzip();
     let observers = access_log.clone().map(|access_log| Arc::new(Observers::new(access_log)));
     let (shim, following) = tokio::select! {
@@ -99,19 +115,36 @@ async fn run(config: &Path) -> Result<Option<Writing>, StartError> {
         }
     };
     let shim = Arc::new(ArcSwap::from_pointee(shim));
-    let listeners =
-        settings.listen.0.iter().map(|&address| listen::bind(address)).collect::<Result<Vec<_>, _>>()?;
+    let listeners = listen::on(&settings.listen, inherited)?;
 
     let drain = CancellationToken::new();
     let connections = TaskTracker::new();
-    for listener in listeners {
+    for listener in &listeners {
         tracing::info!(addr = %listener.local_addr()?, "listening");
-        tokio::spawn(listen::accept(listener, Arc::clone(&shim), connections.clone(), drain.clone()));
+        tokio::spawn(listen::accept(
+            Arc::clone(listener),
+            Arc::clone(&shim),
+            connections.clone(),
+            drain.clone(),
+        ));
     }
-    let running = Running { config: config.to_owned(), begun_with: settings, shim, following, access_log };
+    let begun_with = Arc::clone(&settings);
+    let running =
+        Running { config: config.to_owned(), begun_with, settings, watched, shim, following, access_log };
     let reloading = tokio::spawn(running.reload_on(hangup));
 
-    let signal = end.next().await;
+    takeover::tell_predecessor();
+
+    let signal = loop {
+        tokio::select! {
+            signal = end.next() => break signal,
+            _ = upgrade.recv() => {}
+        }
+        if let Some(signal) = takeover::hand_over(&listeners, end.next()).await {
+            break signal;
+        }
+    };
+    drop(listeners);
     reloading.abort();
     tracing::info!(signal, connections = connections.len(), "draining");
     drain.cancel();

@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use common::handed_on::{handed_on, is_handed_on};
 use common::sessions::{CERTIFICATE, Client, clients};
 use common::{
-    OPEN, RELOADED, Rig, SECURED, hang_up, listening, start, until, until_said_again, write_entities,
+    OPEN, RELOADED, Rig, SECURED, hang_up, listening, start, start_with, until, until_said_again,
+    write_entities,
 };
 use testbed::pki::{Ca, Leaf, Subject};
 
@@ -237,32 +238,39 @@ fn a_resumed_session_is_bound_to_its_name_in_requests_too() {
 
 #[test]
 fn shims_that_share_a_key_file_resume_each_others_sessions() {
-    let secrets = |rig: &Rig, lines: &[&str]| {
+    // Each shim has files of its own, for it would notice that they change.
+    let secrets = |rig: &Rig, name: &str, lines: &[&str]| {
         use std::os::unix::fs::PermissionsExt;
-        let path = rig.dir.path().join("tickets.key");
+        let path = rig.dir.path().join(name);
         std::fs::write(&path, lines.join("\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     };
     let [old, new] =
         ["AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="];
     let mut rig = Rig::new(TWO_PLUGINS);
-    let settings = rig.dir.path().join("shim.yml");
+    let [settings, of_alone, of_second] =
+        ["shim.yml", "alone.yml", "second.yml"].map(|name| rig.dir.path().join(name));
     let own = std::fs::read_to_string(&settings).unwrap();
-    let file = rig.dir.path().join("tickets.key");
-    let shared = format!("{own}session_tickets: {{key_file: {}, lifetime: 10m}}\n", file.display());
+    let shared = |name: &str| {
+        let file = rig.dir.path().join(name);
+        format!("{own}session_tickets: {{key_file: {}, lifetime: 10m}}\n", file.display())
+    };
 
     // Each its own, as long as nothing is said.
-    let alone = start(rig.dir.path());
+    std::fs::write(&of_alone, &own).unwrap();
+    let alone = start_with(&of_alone);
     let alone_at = listening(&alone);
     for client in clients(&rig) {
         client.begin(rig.address, Some(SECURED), "client", "own");
         assert!(!client.resumes(alone_at, Some(SECURED), "own"));
     }
 
-    secrets(&rig, &[old]);
-    std::fs::write(&settings, shared).unwrap();
+    secrets(&rig, "tickets.key", &[old]);
+    secrets(&rig, "second.key", &[old]);
+    std::fs::write(&of_second, shared("second.key")).unwrap();
+    std::fs::write(&settings, shared("tickets.key")).unwrap();
     hang_up(&rig.shim, RELOADED);
-    let second = start(rig.dir.path());
+    let second = start_with(&of_second);
     let second_at = listening(&second);
     for client in clients(&rig) {
         client.begin(rig.address, Some(SECURED), "client", &format!("old{}", client.version));
@@ -270,7 +278,7 @@ fn shims_that_share_a_key_file_resume_each_others_sessions() {
         assert!(!client.resumes(alone_at, Some(SECURED), &format!("old{}", client.version)));
     }
     // A new secret is known to all before it is used.
-    secrets(&rig, &[new, old]);
+    secrets(&rig, "second.key", &[new, old]);
     hang_up(&second, RELOADED);
     for client in clients(&rig) {
         assert!(client.resumes(second_at, Some(SECURED), &format!("old{}", client.version)));
@@ -278,13 +286,13 @@ fn shims_that_share_a_key_file_resume_each_others_sessions() {
         assert!(!client.resumes(rig.address, Some(SECURED), &format!("new{}", client.version)));
     }
     // What cannot be read leaves those that were there.
-    secrets(&rig, &["nonsense"]);
+    secrets(&rig, "second.key", &["nonsense"]);
     hang_up(&second, "session tickets stay as they were");
     for client in clients(&rig) {
         assert!(client.resumes(second_at, Some(SECURED), &format!("new{}", client.version)));
     }
     // Over a restart, too.
-    secrets(&rig, &[new]);
+    secrets(&rig, "tickets.key", &[new]);
     rig.shim = start(rig.dir.path());
     rig.address = listening(&rig.shim);
     for client in clients(&rig) {

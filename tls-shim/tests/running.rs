@@ -56,6 +56,24 @@ fn running_requests_end_before_the_shim_does() {
 }
 
 #[test]
+fn who_was_accepted_is_answered_before_the_shim_ends() {
+    let mut rig = Rig::new(ONE_ROUTE);
+    let silent = TcpStream::connect(rig.address).unwrap();
+    let greeted = rig.client(OPEN).connect(rig.address).unwrap();
+    rig.shim.signal("TERM");
+    rig.shim.wait_for("draining");
+    // It was before the others in the queue, so it was accepted, too.
+    let silent = rig.client(OPEN).connect_over(silent).unwrap();
+    for connection in [silent, greeted] {
+        let answer = connection.exchange(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.to_lowercase().contains("connection: close"), "{answer}");
+    }
+    assert_eq!(rig.shim.wait().code(), Some(0));
+    rig.shim.wait_for("\"drained\"");
+}
+
+#[test]
 fn a_second_signal_ends_the_shim_at_once() {
     let mut rig = Rig::new(ONE_ROUTE);
     let mut held = rig.client(OPEN).connect(rig.address).unwrap();

@@ -11,6 +11,7 @@ mod follow_admin;
 mod followed;
 mod ids;
 mod json_problem;
+mod looks;
 mod lookups;
 mod mapping;
 mod model;
@@ -24,6 +25,7 @@ pub use declarative::{DeclarativeError, load, parse_json, parse_yaml};
 pub use directory::{ConsumerKey, Directory};
 pub use follow_admin::{REWRITE, follow_admin};
 pub use followed::{Followed, Origin, SourceStatus};
+pub use looks::{Looks, Stamp};
 pub use lookups::{FAILURE_PAUSE, Lookups};
 pub use mapping::Mapping;
 pub use model::{

@@ -1,13 +1,14 @@
 //! This knows how to follow a declarative file as it changes.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use crate::followed::{Followed, Origin, SourceStatus};
+use crate::looks::{Looks, Stamp};
 use crate::{DeclarativeError, Entities, load};
 
 /// How often the file is looked at. A change counts once two looks in a row have seen the same file, so that a file
@@ -58,7 +59,9 @@ async fn follow(
     status: watch::Sender<SourceStatus>,
 ) {
     let mut ticks = tokio::time::interval(every);
-    let mut looks = Looks { loaded, last: loaded };
+    // Two looks right after one another, to make up for time lost, would see nothing of somebody who writes.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = Looks::new(loaded);
     loop {
         ticks.tick().await;
         if entities.is_closed() {
@@ -68,7 +71,7 @@ async fn follow(
         if !looks.is_settled_change(now) {
             status.send_if_modified(|status| {
                 // It is the version in use, or else one that could not be read.
-                if now == looks.loaded && status.last_error.is_none() {
+                if now == *looks.loaded() && status.last_error.is_none() {
                     status.confirm(Duration::ZERO);
                 }
                 false
@@ -100,62 +103,5 @@ async fn follow(
             status.failures += 1;
             status.last_error = Some(problem);
         });
-    }
-}
-
-/// The file as it was when it was read, and at the last look.
-struct Looks<S> {
-    loaded: S,
-    last: S,
-}
-
-impl<S: Copy + PartialEq> Looks<S> {
-    /// Whether to read the file: it is not what was read before, and nobody is writing it.
-    fn is_settled_change(&mut self, now: S) -> bool {
-        let settled = now == self.last;
-        self.last = now;
-        if now == self.loaded || !settled {
-            return false;
-        }
-        self.loaded = now;
-        true
-    }
-}
-
-/// What tells one version of a file from another without reading it. The inode is in it because a file that is
-/// replaced as a whole, as Kubernetes does with its volumes, may keep size and time.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let meta = std::fs::metadata(path).ok()?;
-        Some(Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_read_once_it_has_stopped_changing() {
-        let mut looks = Looks { loaded: 0, last: 0 };
-        let seen = [0, 1, 2, 2, 2, 0, 0, 3, 0, 3, 3];
-        let read = seen.map(|stamp| looks.is_settled_change(stamp));
-        let expected = [false, false, false, true, false, false, true, false, false, false, true];
-        assert_eq!(read, expected);
     }
 }

@@ -95,7 +95,14 @@ impl TlsClient {
     /// What the handshake ended with. In TLS 1.3 a client is done before the server has looked at its certificate: what
     /// the server has against it comes with the first [`TlsConnection::exchange`].
     pub fn connect(self, address: SocketAddr) -> Result<TlsConnection, String> {
-        let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        self.connect_over(TcpStream::connect(address).map_err(|error| error.to_string())?)
+    }
+
+    /// The same over a connection that is there.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub fn connect_over(self, mut stream: TcpStream) -> Result<TlsConnection, String> {
         stream.write_all(&self.preface).map_err(|error| error.to_string())?;
         stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
         let mut ssl = Ssl::new(&self.context.build()).expect("a connection");

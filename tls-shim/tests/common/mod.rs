@@ -11,11 +11,12 @@ pub mod s_client;
 pub mod sessions;
 pub mod tls_front;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Instant;
 
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use testbed::pki::{Ca, Leaf, Subject};
 use testbed::process::{PATIENCE, Process};
 use testbed::tls_client::{TlsClient, Version};
@@ -147,8 +148,13 @@ pub fn write_entities(dir: &Path, entities: &str) {
 }
 
 pub fn start(dir: &Path) -> Process {
+    start_with(&dir.join("shim.yml"))
+}
+
+/// The same with a settings file of this name.
+pub fn start_with(config: &Path) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tls-shim"));
-    command.args(["--log-level", "debug", "--config"]).arg(dir.join("shim.yml"));
+    command.args(["--log-level", "debug", "--config"]).arg(config);
     Process::start(&mut command)
 }
 
@@ -181,6 +187,15 @@ pub fn asked(shim: SocketAddr, sni: Option<&str>) -> bool {
         .map(|version| TlsClient::new(sni).version(version).connect(shim).unwrap().asked());
     assert_eq!(asked[0], asked[1], "{sni:?}");
     asked[0]
+}
+
+/// The certificate that a client is shown that names a server without one of its own.
+pub fn shown(rig: &Rig) -> Vec<u8> {
+    let mut client = SslConnector::builder(SslMethod::tls_client()).unwrap();
+    client.set_verify(SslVerifyMode::NONE);
+    let client = client.build().configure().unwrap().verify_hostname(false);
+    let stream = client.connect(OPEN, TcpStream::connect(rig.address).unwrap()).unwrap();
+    stream.ssl().peer_certificate().unwrap().to_der().unwrap()
 }
 
 /// Waits until it is so.
