@@ -20,7 +20,6 @@ mod kept;
 mod limits;
 mod list;
 mod listen;
-mod log;
 mod multiplexed;
 mod proxy;
 mod proxy_protocol;
@@ -57,7 +56,7 @@ async fn main() -> ExitCode {
     if let Some(Command::Check { config }) = cli.command {
         return check::check(&config).await;
     }
-    log::start(cli.log_level);
+    telemetry::log::start(cli.log_level, "tls_shim");
     let config = cli.config.unwrap_or_default();
     match run(&config).await {
         Ok(()) => ExitCode::SUCCESS,
