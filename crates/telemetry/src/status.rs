@@ -143,7 +143,7 @@ async fn run<R: Report>(listener: Listener, asked: &Arc<Asked<R>>) {
         Err(error) => return tracing::error!(%error, %address, "the status address cannot be served"),
     };
     if let Ok(address) = listener.local_addr() {
-        tracing::info!(%address, "serving status");
+        tracing::info!(%address, "status is served");
     }
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
