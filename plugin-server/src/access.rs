@@ -26,6 +26,33 @@ pub(crate) enum Verdict {
     Refuse { status: u16, message: &'static str },
 }
 
+/// What was decided about a request, and why. This is counted; Kong is told the [`Verdict`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Decision {
+    /// The certificate is trusted, and stands for a consumer where one is wanted.
+    Authenticated,
+    /// An earlier plugin has authenticated the request.
+    LeftAlone,
+    /// Not authenticated, and let pass as the anonymous consumer.
+    Anonymous(Reason),
+    /// Not authenticated, and answered by Kong.
+    Refused(Reason),
+}
+
+impl Decision {
+    /// What Kong is told.
+    pub(crate) fn verdict(self) -> Verdict {
+        match self {
+            Self::Authenticated | Self::LeftAlone | Self::Anonymous(_) => Verdict::Proceed,
+            Self::Refused(Reason::NoCertificate) => NO_CERTIFICATE,
+            Self::Refused(reason) => match reason.status() {
+                401 => NOT_VERIFIED,
+                status => fault(status),
+            },
+        }
+    }
+}
+
 const NO_CERTIFICATE: Verdict =
     Verdict::Refuse { status: 401, message: "No required TLS certificate was sent" };
 const NOT_VERIFIED: Verdict = Verdict::Refuse { status: 401, message: "TLS certificate failed verification" };
@@ -39,9 +66,9 @@ const fn fault(status: u16) -> Verdict {
 
 /// Runs the access phase for one request, and refuses it where that takes too long: Kong would wait for a minute and then
 /// let it pass.
-pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Verdict {
+pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Decision {
     match tokio::time::timeout(instance.time_limit(), run(pdk, instance, now)).await {
-        Ok(verdict) => verdict,
+        Ok(decision) => decision,
         Err(_) => refuse(pdk, Denied::because(Reason::Deadline)).await,
     }
 }
@@ -49,7 +76,7 @@ pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemT
 /// Reads the request's headers, decides, and tells Kong. Three PDK calls for a certificate that passes and what its
 /// [`source`] costs; one more for a group in skip mode; one more where `anonymous` is set, for only Kong knows whether
 /// an earlier plugin has authenticated the request; and those that find a consumer where Kong itself is asked.
-async fn run(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Verdict {
+async fn run(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Decision {
     let headers = match pdk.request_headers().await {
         Ok(headers) => headers,
         Err(PdkFault) => return refuse(pdk, Denied::because(Reason::Internal)).await,
@@ -57,13 +84,13 @@ async fn run(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Verdic
     if instance.config.anonymous.is_some() && pdk.is_authenticated().await {
         return leave_alone(pdk, instance, &headers).await;
     }
-    let identity = match decide(pdk, instance, &headers, now).await {
+    let (decision, identity) = match decide(pdk, instance, &headers, now).await {
         Ok(Caller::Consumer { consumer, credential, details }) => {
             pdk.authenticate(Some(&consumer), Some(&credential)).await;
             let mut identity = consumer_headers(&consumer);
             identity.push(("X-Credential-Identifier".into(), credential.id));
             identity.extend(details);
-            identity
+            (Decision::Authenticated, identity)
         }
         Ok(Caller::Trusted { group, credential, identity }) => {
             if let Some(group) = group {
@@ -72,7 +99,7 @@ async fn run(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Verdic
             // A group alone counts with the acl plugin only; by the credential, other authentication plugins see that
             // somebody has authenticated the request. And a consumer of an earlier one does not stay beside it.
             pdk.authenticate(None, Some(&credential)).await;
-            identity
+            (Decision::Authenticated, identity)
         }
         Ok(Caller::Anonymous { consumer, denied }) => {
             if denied.reason() != Reason::NoCertificate {
@@ -81,18 +108,18 @@ async fn run(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Verdic
             pdk.authenticate(Some(&consumer), None).await;
             let mut identity = consumer_headers(&consumer);
             identity.push(("X-Anonymous-Consumer".into(), "true".into()));
-            identity
+            (Decision::Anonymous(denied.reason()), identity)
         }
         Err(denied) => return refuse(pdk, denied).await,
     };
     let changes = handoff::upstream_headers(&headers, identity, &instance.own_headers);
     pdk.set_request_headers(changes).await;
-    Verdict::Proceed
+    decision
 }
 
 /// Somebody else has authenticated the request: all that is ours to do is to keep from the upstream what a client may
 /// not have set.
-async fn leave_alone(pdk: &mut impl Pdk, instance: &Instance, headers: &Headers) -> Verdict {
+async fn leave_alone(pdk: &mut impl Pdk, instance: &Instance, headers: &Headers) -> Decision {
     if handoff::may_be_incomplete(headers) {
         return refuse(pdk, Denied::because(Reason::TooManyHeaders)).await;
     }
@@ -100,17 +127,18 @@ async fn leave_alone(pdk: &mut impl Pdk, instance: &Instance, headers: &Headers)
     if !removed.is_empty() {
         pdk.set_request_headers(removed).await;
     }
-    Verdict::Proceed
+    Decision::LeftAlone
 }
 
-async fn refuse(pdk: &mut impl Pdk, denied: Denied) -> Verdict {
-    let (level, verdict) = match (denied.reason(), denied.reason().status()) {
-        (Reason::NoCertificate, _) => (LogLevel::Notice, NO_CERTIFICATE),
-        (_, 401) => (LogLevel::Notice, NOT_VERIFIED),
-        (_, status) => (LogLevel::Err, fault(status)),
-    };
+async fn refuse(pdk: &mut impl Pdk, denied: Denied) -> Decision {
+    let level = if denied.reason().is_fault() { LogLevel::Err } else { LogLevel::Notice };
     pdk.log(level, denied.line("refused")).await;
-    verdict
+    Decision::Refused(denied.reason())
+}
+
+/// Refuses a request that no instance can decide about.
+pub(crate) async fn refuse_without_instance(pdk: &mut impl Pdk, refusal: Refusal) -> Decision {
+    refuse(pdk, Denied::because(refusal)).await
 }
 
 /// Who the caller is, as far as the instance wants to know.
@@ -246,7 +274,7 @@ async fn find_consumer(
                 ConsumerField::Username => ConsumerKey::Username((*name).to_owned()),
                 ConsumerField::CustomId => ConsumerKey::CustomId((*name).to_owned()),
             };
-            let found = instance.entities().consumer(pdk, key, config.cache_ttl, config.fallback()).await;
+            let found = instance.consumer(pdk, key, config.fallback()).await;
             if let Some(consumer) = found.map_err(Denied::because)? {
                 return Ok(Some((consumer, Credential { id: (*name).to_owned() })));
             }
@@ -266,7 +294,7 @@ async fn configured_consumer(
     name: &str,
 ) -> Result<Arc<Consumer>, Denied> {
     let key = ConsumerKey::IdOrUsername(name.to_owned());
-    let found = instance.entities().consumer(pdk, key, instance.config.cache_ttl, None).await;
+    let found = instance.consumer(pdk, key, None).await;
     found.map_err(Denied::because)?.ok_or_else(|| {
         let problem = format_args!("config.{field}: there is no consumer {name:?}");
         Denied::because(Refusal::with(Reason::ConsumerUnavailable, problem))

@@ -1,6 +1,7 @@
 //! This knows the command line, and the options file that may stand in for it.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use kong_entities::{AdminSettings, AdminSettingsError, AdminToken};
 use serde::Deserialize;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::wire::protocol::Protocol;
 
@@ -73,6 +75,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SECONDS")]
     pub(crate) event_timeout: Option<EventTimeout>,
 
+    /// Where /metrics, /healthz and /readyz are served, such as 127.0.0.1:9542 [default: nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) status_listen: Option<SocketAddr>,
+
     /// What to log: error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log_level: Option<LogLevel>,
@@ -91,6 +97,18 @@ pub(crate) enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
 }
 
 /// A time limit. The most is half of what Kong waits for an answer before it lets the request pass.
@@ -133,6 +151,7 @@ pub(crate) struct Settings {
     pub(crate) entities: EntitySettings,
     pub(crate) proof_key_file: PathBuf,
     pub(crate) event_timeout: Duration,
+    pub(crate) status_listen: Option<SocketAddr>,
     pub(crate) log_level: LogLevel,
 }
 
@@ -191,6 +210,7 @@ impl Options {
                 .event_timeout
                 .or(file.event_timeout)
                 .map_or(EVENT_TIMEOUT, |EventTimeout(timeout)| timeout),
+            status_listen: self.status_listen.or(file.status_listen),
             log_level: self.log_level.or(file.log_level).unwrap_or(LogLevel::Info),
         })
     }

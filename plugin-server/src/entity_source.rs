@@ -6,7 +6,9 @@ mod kong;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kong_entities::{CaCertificate, Consumer, ConsumerKey, Directory, Mapping, is_pem};
+use kong_entities::{
+    CaCertificate, Consumer, ConsumerKey, Directory, FAILURE_PAUSE, Mapping, SourceHealth, is_pem,
+};
 
 use crate::config::{Config, ConsumerField};
 use crate::pdk::Pdk;
@@ -76,6 +78,39 @@ impl EntitySource {
         match self {
             Self::Kong(consumers) => consumers.find(pdk, key, max_age, fallback).await,
             Self::Directory(directory) => Ok(directory.consumer(key, max_age).await?),
+        }
+    }
+
+    /// How the source fares.
+    pub(crate) fn health(&self) -> SourceHealth {
+        match self {
+            Self::Kong(consumers) => consumers.health(),
+            Self::Directory(directory) => directory.health(),
+        }
+    }
+
+    /// Whether anything can be known of the entities. Kong is there whenever it asks; a declarative file was read at the
+    /// start; an Admin API must have answered once.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(crate) fn is_ready(&self) -> Result<(), String> {
+        match self {
+            Self::Directory(directory) if directory.health().age.is_none() => {
+                Err("the Admin API has not answered yet".into())
+            }
+            Self::Directory(_) | Self::Kong(_) => Ok(()),
+        }
+    }
+
+    /// Asks the source until it has answered once, though nobody wants to know anything yet: who is only asked once it is
+    /// ready would never be.
+    pub(crate) async fn wait_until_ready(&self) {
+        if let Self::Directory(directory) = self {
+            while let Err(error) = directory.check().await {
+                tracing::debug!(%error, "the Admin API is not there yet");
+                tokio::time::sleep(FAILURE_PAUSE).await;
+            }
         }
     }
 

@@ -43,18 +43,34 @@ pub(crate) struct Exchange<C = PdkCall, A = Value>(Arc<Mutex<Slots<C, A>>>);
 struct Slots<C, A> {
     call: Option<C>,
     answer: Option<A>,
+    spent: Spent,
+}
+
+/// What an event has cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spent {
+    /// How many PDK calls it had Kong run.
+    pub(crate) calls: u32,
+    /// How long it waited for Kong's answers.
+    pub(crate) waited: Duration,
 }
 
 impl<C, A> Exchange<C, A> {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new(Slots { call: None, answer: None })))
+        Self(Arc::new(Mutex::new(Slots { call: None, answer: None, spent: Spent::default() })))
     }
 
     /// Has Kong run a call and waits for what it gives.
     pub(crate) async fn call(&self, call: C) -> A {
         self.slots().call = Some(call);
+        let _waiting = Waiting { exchange: self, since: Instant::now() };
         // Woken by nobody: the next step polls again.
         poll_fn(|_| self.slots().answer.take().map_or(Poll::Pending, Poll::Ready)).await
+    }
+
+    /// What the event has cost so far.
+    pub(crate) fn spent(&self) -> Spent {
+        self.slots().spent
     }
 
     fn slots(&self) -> std::sync::MutexGuard<'_, Slots<C, A>> {
@@ -65,6 +81,20 @@ impl<C, A> Exchange<C, A> {
 impl<C, A> Clone for Exchange<C, A> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
+    }
+}
+
+/// A wait for Kong, which ends with the answer or where the event gives up.
+struct Waiting<'a, C, A> {
+    exchange: &'a Exchange<C, A>,
+    since: Instant,
+}
+
+impl<C, A> Drop for Waiting<'_, C, A> {
+    fn drop(&mut self) {
+        let spent = &mut self.exchange.slots().spent;
+        spent.calls += 1;
+        spent.waited += self.since.elapsed();
     }
 }
 

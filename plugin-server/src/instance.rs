@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use client_cert::{Presented, ProofKey, field};
-use kong_entities::{CaCertificate, is_pem};
+use kong_entities::{CaCertificate, Consumer, ConsumerKey, is_pem};
 
 use crate::certificate::Certificate;
 use crate::config::Config;
@@ -13,6 +13,7 @@ use crate::details;
 use crate::entity_source::EntitySource;
 use crate::ids::{self, Ids, Run};
 use crate::mapping::Mappings;
+use crate::metrics::Metrics;
 use crate::pdk::Pdk;
 use crate::reason::{Reason, Refusal};
 use crate::source::Source;
@@ -35,12 +36,14 @@ pub(crate) struct Shared {
     pub(crate) proof_key: ProofKey,
     /// How long an event, or the start of an instance, may take.
     pub(crate) time_limit: Duration,
+    pub(crate) metrics: Metrics,
     verified: moka::sync::Cache<[u8; 32], Arc<Verified>>,
 }
 
 impl Shared {
     pub(crate) fn new(entities: EntitySource, proof_key: ProofKey, time_limit: Duration) -> Self {
-        Self { entities, proof_key, time_limit, verified: moka::sync::Cache::new(VERIFIED_CERTIFICATES) }
+        let verified = moka::sync::Cache::new(VERIFIED_CERTIFICATES);
+        Self { entities, proof_key, time_limit, metrics: Metrics::new(), verified }
     }
 }
 
@@ -107,6 +110,25 @@ impl Instance {
         &self.shared.entities
     }
 
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// A consumer, found within `cache_ttl`. `fallback` names the one that the caller would take in its place.
+    ///
+    /// # Errors
+    /// Nobody can say whether there is one.
+    pub(crate) async fn consumer(
+        &self,
+        pdk: &mut impl Pdk,
+        key: ConsumerKey,
+        fallback: Option<&str>,
+    ) -> Result<Option<Arc<Consumer>>, Refusal> {
+        let _timed = self.metrics().entities();
+        self.entities().consumer(pdk, key, self.config.cache_ttl, fallback).await
+    }
+
     /// How long a request may take.
     pub(crate) fn time_limit(&self) -> Duration {
         self.shared.time_limit
@@ -143,12 +165,19 @@ impl Instance {
         now: SystemTime,
     ) -> Result<Arc<Verified>, Refusal> {
         let key = verify::cache_key(trust, presented);
-        if let Some(verified) = self.shared.verified.get(&key).filter(|verified| verified.is_valid_at(now)) {
-            return Ok(verified);
-        }
-        let certificate = Certificate::from_der(&presented.leaf).ok_or(Reason::Malformed)?;
-        let verified = Arc::new(verify::verify(trust, presented, certificate, now)?);
-        self.shared.verified.insert(key, Arc::clone(&verified));
+        let known = self.shared.verified.get(&key).filter(|verified| verified.is_valid_at(now));
+        self.metrics().remembered(known.is_some());
+        let verified = match known {
+            Some(verified) => verified,
+            None => {
+                let _timed = self.metrics().verify();
+                let certificate = Certificate::from_der(&presented.leaf).ok_or(Reason::Malformed)?;
+                let verified = Arc::new(verify::verify(trust, presented, certificate, now)?);
+                self.shared.verified.insert(key, Arc::clone(&verified));
+                verified
+            }
+        };
+        self.metrics().verified_until(verified.leaf_ends(), now);
         Ok(verified)
     }
 
@@ -157,6 +186,7 @@ impl Instance {
     /// # Errors
     /// One of them is gone or broken, or nobody can say.
     pub(crate) async fn trust(&self) -> Result<Arc<Trust>, Refusal> {
+        let timed = self.metrics().entities();
         let mut entities = Vec::new();
         for (position, entry) in self.config.ca_certificates.iter().enumerate() {
             if !is_pem(entry) {
@@ -164,6 +194,7 @@ impl Instance {
                 entities.push(found.ok_or_else(|| EntitySource::unknown_ca(position, entry))?);
             }
         }
+        drop(timed);
         let mut resolved = self.resolved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let trust = match resolved.as_ref().filter(|resolved| same(&resolved.entities, &entities)) {
             Some(resolved) => resolved.trust.clone(),
@@ -174,6 +205,12 @@ impl Instance {
             }
         };
         trust.map_err(|problem| Refusal::with(Reason::CaUnavailable, problem))
+    }
+
+    /// The CAs as they were read last, where they could be used.
+    pub(crate) fn trust_as_last_read(&self) -> Option<Arc<Trust>> {
+        let resolved = self.resolved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        resolved.as_ref()?.trust.clone().ok()
     }
 
     fn touch(&self) {
@@ -213,6 +250,31 @@ impl Instances {
             ids: Ids::of(run),
             last_int32_id: Mutex::new(ids::first_int32()),
         }
+    }
+
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// Where Kong's entities are found.
+    pub(crate) fn entities(&self) -> &EntitySource {
+        &self.shared.entities
+    }
+
+    /// The key that proofs are made with.
+    pub(crate) fn proof_key(&self) -> &ProofKey {
+        &self.shared.proof_key
+    }
+
+    /// Those that run.
+    pub(crate) fn running(&self) -> Vec<Arc<Instance>> {
+        self.read().values().cloned().collect()
+    }
+
+    /// How many there are whose configuration cannot be used.
+    pub(crate) fn count_unstarted(&self) -> usize {
+        self.unstarted().len()
     }
 
     /// Starts an instance and gives its id.

@@ -15,9 +15,11 @@ mod details;
 mod entity_source;
 mod event;
 mod handoff;
+mod health;
 mod ids;
 mod instance;
 mod mapping;
+mod metrics;
 mod names;
 mod pdk;
 mod reason;
@@ -33,17 +35,17 @@ mod wire;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use wire::fuzzing;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
 use client_cert::ProofKey;
 use kong_entities::{AdminClient, Directory};
+use telemetry::status::Listener;
+use telemetry::{Notify, Watchdog};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::filter::LevelFilter;
 
-use crate::cli::{Cli, Command, EntitySettings, LogLevel, Settings};
+use crate::cli::{Cli, Command, EntitySettings, Settings};
 use crate::entity_source::{EntitySource, KongConsumers};
 use crate::instance::Shared;
 use crate::rpc::Server;
@@ -64,7 +66,8 @@ pub fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return refuse_to_start(&error),
     };
-    start_logging(settings.log_level);
+    // What Kong's operator must see goes through Kong's own log instead: Kong shows this one only at its level `info`.
+    telemetry::log::start(settings.log_level.into(), "mtls_auth");
     match run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse_to_start(&*error),
@@ -84,24 +87,6 @@ fn refuse_to_start(error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Human on a terminal, JSON otherwise. What Kong's operator must see goes through Kong's own log instead: Kong shows
-/// this output only at its level `info`.
-fn start_logging(level: LogLevel) {
-    let level = match level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    };
-    let logging = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        logging.init();
-    } else {
-        logging.json().init();
-    }
-}
-
 #[tokio::main]
 async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -109,15 +94,31 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let proof_key = ProofKey::read_or_create(&settings.proof_key_file)?;
     let entities = entity_source(settings.entities)?;
     let shared = Shared::new(entities, proof_key, settings.event_timeout);
+    // Before the socket, which it takes from the server of before.
+    let status = settings.status_listen.map(Listener::bind).transpose()?;
     let (listener, siblings) = Siblings::bind(&settings.socket, settings.event_timeout)?;
     let server = Arc::new(Server::new(shared, siblings));
+    let notify = Notify::from_env().map(Arc::new);
+    let pulse = Watchdog::default().watch(notify.clone());
+    let status = match status {
+        Some(status) => Some(health::serve(status, pulse, &server, settings.proof_key_file)?),
+        None => None,
+    };
     tracing::info!(socket = %settings.socket.display(), pid = std::process::id(), "serving");
     let leave = async {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        if let Some(notify) = &notify {
+            notify.stopping();
+        }
+        // The next server may be waiting for the address.
+        drop(status);
     };
+    if let Some(notify) = &notify {
+        notify.ready();
+    }
     serve::serve(listener, server, leave).await;
     tracing::info!("left");
     Ok(())
@@ -128,7 +129,7 @@ fn entity_source(settings: EntitySettings) -> Result<EntitySource, Box<dyn std::
     Ok(match settings {
         EntitySettings::Kong => EntitySource::Kong(KongConsumers::new()),
         EntitySettings::Declarative(path) => EntitySource::Directory(Directory::declarative(
-            kong_entities::watch(&path, kong_entities::POLL_INTERVAL)?,
+            kong_entities::follow_file(&path, kong_entities::POLL_INTERVAL)?,
         )),
         // It is not asked yet: it may be that of the Kong that is starting us.
         EntitySettings::Admin(settings) => {

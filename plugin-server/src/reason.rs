@@ -1,9 +1,11 @@
-//! This knows why a request was refused or failed: one list, for logs and whoever counts.
+//! This knows why a request was refused or failed: one list, for logs and whoever counts. For operators it stands in
+//! `docs/reasons.md`.
 
+use clap::ValueEnum;
 use kong_entities::SourceError;
 
 /// Why a request was not authenticated. Operators see the code; clients never do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub(crate) enum Reason {
     /// The client presented no certificate.
     NoCertificate,
@@ -35,6 +37,8 @@ pub(crate) enum Reason {
     EntitySourceInvalid,
     /// It took longer than it may.
     Deadline,
+    /// The configuration of the instance cannot be used, so that it did not start.
+    NotStarted,
     /// A CA of the configuration is not there, or is none.
     CaUnavailable,
     /// The consumer that the configuration names is not there.
@@ -44,7 +48,12 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    /// The code in logs.
+    /// All that there are.
+    pub(crate) fn all() -> &'static [Self] {
+        Self::value_variants()
+    }
+
+    /// The code in logs and metrics.
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::NoCertificate => "no_certificate",
@@ -62,6 +71,7 @@ impl Reason {
             Self::EntitySourceDown => "entity_source_down",
             Self::EntitySourceInvalid => "entity_source_invalid",
             Self::Deadline => "deadline",
+            Self::NotStarted => "not_started",
             Self::CaUnavailable => "ca_unavailable",
             Self::ConsumerUnavailable => "consumer_unavailable",
             Self::Internal => "internal",
@@ -85,9 +95,11 @@ impl Reason {
             | Self::WrongPurpose
             | Self::NoConsumer => 401,
             Self::EntitySourceDown | Self::Deadline => 503,
-            Self::EntitySourceInvalid | Self::CaUnavailable | Self::ConsumerUnavailable | Self::Internal => {
-                500
-            }
+            Self::EntitySourceInvalid
+            | Self::NotStarted
+            | Self::CaUnavailable
+            | Self::ConsumerUnavailable
+            | Self::Internal => 500,
         }
     }
 
@@ -127,5 +139,28 @@ impl From<SourceError> for Refusal {
 impl From<Reason> for Refusal {
     fn from(reason: Reason) -> Self {
         Self { reason, detail: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What operators are told of the codes: each once, with the status that clients get, and what to do.
+    #[test]
+    fn each_reason_stands_in_the_table_for_operators() {
+        let table = include_str!("../../docs/reasons.md");
+        let rows = table.lines().filter_map(|line| {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let code = cells[0].strip_prefix('`')?.strip_suffix('`')?;
+            assert!(cells.len() == 4 && cells.iter().all(|cell| !cell.is_empty()), "{line}");
+            Some((code, cells[2]))
+        });
+        let mut rows: Vec<_> = rows.map(|(code, status)| (code, status.to_owned())).collect();
+        let mut expected: Vec<_> =
+            Reason::all().iter().map(|reason| (reason.code(), reason.status().to_string())).collect();
+        rows.sort();
+        expected.sort();
+        assert_eq!(rows, expected);
     }
 }

@@ -8,10 +8,12 @@ use std::time::{Instant, SystemTime};
 
 use serde_json::json;
 
-use crate::access::{self, FAULT, Verdict};
+use crate::access::{self, Decision, Verdict};
 use crate::certificate_phase;
-use crate::event::{Events, Progress};
-use crate::instance::{Instances, Shared};
+use crate::event::{Events, Exchange, Progress};
+use crate::instance::{Instance, Instances, Shared};
+use crate::pdk::Pdk;
+use crate::reason::Reason;
 use crate::schema::{PLUGIN_NAME, Phase};
 use crate::siblings::Siblings;
 use crate::wire::msgpack::{Call, ReplyBody};
@@ -51,7 +53,7 @@ impl Server {
                 // Kong goes on as it is told, so the request ends here, whoever began it.
                 None => {
                     tracing::warn!(event, "a step for an event that does not wait");
-                    progress_reply(event, Progress::Ended(FAULT))
+                    progress_reply(event, Progress::Ended(self.fault().verdict()))
                 }
             },
             Call::StartInstance { plugin, config } => self.start_instance(&plugin, &config).await,
@@ -84,19 +86,21 @@ impl Server {
     async fn handle_event(&self, id: Option<u64>, phase: &str) -> ReplyBody {
         let Some(phase) = Phase::find(phase.as_bytes(), Protocol::MsgPack) else {
             tracing::error!(phase, "an event of a phase that the plugin does not have");
+            self.fault();
             return ReplyBody::Fault("the plugin has no such phase");
         };
         let Some(id) = id else {
             tracing::error!("an event without an instance");
+            self.fault();
             return ReplyBody::Fault("no instance was named");
         };
         let Some(instance) = self.instances.get(id) else { return ReplyBody::NoInstance { instance: id } };
         let (event, progress) = match phase {
             Phase::Access => {
-                let access = |exchange| async move {
-                    access::access(&mut MsgPackPdk(exchange), &instance, SystemTime::now()).await
+                let decide = |exchange: Exchange| async move {
+                    access(&exchange, &mut MsgPackPdk(exchange.clone()), &instance).await
                 };
-                self.events.begin(access).await
+                self.events.begin(decide).await
             }
             Phase::Certificate => {
                 let ask = |exchange| async move {
@@ -107,6 +111,13 @@ impl Server {
             }
         };
         progress_reply(event, progress)
+    }
+
+    /// Counts a request that fails before anybody could decide about it.
+    fn fault(&self) -> Decision {
+        let decision = Decision::Refused(Reason::Internal);
+        self.instances.metrics().decided(decision);
+        decision
     }
 
     async fn start_instance(&self, plugin: &str, config: &str) -> ReplyBody {
@@ -125,6 +136,14 @@ impl Server {
             }
         }
     }
+}
+
+/// Runs the access phase, and counts how it ends and what it cost.
+async fn access<C, A>(exchange: &Exchange<C, A>, pdk: &mut impl Pdk, instance: &Instance) -> Verdict {
+    let request = instance.metrics().request();
+    let decision = access::access(pdk, instance, SystemTime::now()).await;
+    request.ended(decision, exchange.spent());
+    decision.verdict()
 }
 
 fn known_or_not(instance: u64, is_known: bool) -> ReplyBody {

@@ -12,11 +12,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use serde_json::Value as Json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::ids::Run;
 use crate::wire::msgpack::{Call, Measure, Request};
+
+/// How long the server may take to answer itself.
+const CHECK: Duration = Duration::from_secs(2);
 
 /// This server among those on a socket's path.
 #[derive(Debug)]
@@ -68,6 +72,22 @@ impl Siblings {
             .or_else(|_| std::os::unix::fs::symlink(own.file_name().unwrap_or_default(), &second))?;
         std::fs::rename(&second, &self.socket)?;
         Ok(listener)
+    }
+
+    /// Whether a call that comes to the path is answered by this server.
+    ///
+    /// # Errors
+    /// What happens instead: another server has the path, or none answers.
+    pub(crate) async fn check(&self) -> Result<(), String> {
+        let request = Request { message_id: 1, call: Call::GetStatus };
+        let asked = tokio::time::timeout(CHECK, exchange(&self.socket, &request)).await;
+        let reply =
+            asked.map_err(|_| format!("no answer within {CHECK:?}"))?.map_err(|error| error.to_string())?;
+        let reply: Json = rmp_serde::from_slice(&reply).map_err(|error| error.to_string())?;
+        match reply[3]["Pid"] == std::process::id() {
+            true => Ok(()),
+            false => Err("another server has taken its place".into()),
+        }
     }
 
     /// This server's run.

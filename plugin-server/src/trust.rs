@@ -54,6 +54,11 @@ impl Trust {
         Ok(Self { anchors, partial_chain: config.allow_partial_chain, digest, entries })
     }
 
+    /// Each CA with its SHA-256.
+    pub(crate) fn authorities(&self) -> impl Iterator<Item = (&[u8; 32], &X509)> {
+        self.entries.iter().flat_map(|(_, digests)| digests).zip(&self.anchors)
+    }
+
     /// The SHA-256 of the certificates that an entry of `ca_certificates` stands for; none for what is not among them.
     pub(crate) fn certificates_of(&self, entry: &str) -> &[[u8; 32]] {
         let same = self.entries.iter().find(|(other, _)| same_ca(other, entry));

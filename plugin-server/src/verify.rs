@@ -27,6 +27,7 @@ pub(crate) struct Verified {
     issuers: Vec<[u8; 32]>,
     not_before: SystemTime,
     not_after: SystemTime,
+    leaf_not_after: SystemTime,
 }
 
 impl Verified {
@@ -38,6 +39,11 @@ impl Verified {
     /// Whether a CA, named by the SHA-256 of its certificate, is in the verified chain above the leaf.
     pub(crate) fn is_issued_under(&self, ca: &[u8; 32]) -> bool {
         self.issuers.contains(ca)
+    }
+
+    /// When the client's own certificate ends.
+    pub(crate) fn leaf_ends(&self) -> SystemTime {
+        self.leaf_not_after
     }
 
     /// Whether every certificate of the chain is valid at this time.
@@ -91,9 +97,9 @@ pub(crate) fn verify(
         })
         .map_err(|_| Reason::Internal)?;
     result?;
-    let Chain { issuers, not_before, not_after } =
+    let Chain { issuers, not_before, not_after, leaf_not_after } =
         chain.ok_or(Reason::Internal)?.map_err(|_| Reason::Internal)?;
-    let verified = Verified { certificate, issuers, not_before, not_after };
+    let verified = Verified { certificate, issuers, not_before, not_after, leaf_not_after };
     if verified.is_valid_at(now) { Ok(verified) } else { Err(Reason::Internal) }
 }
 
@@ -133,6 +139,7 @@ struct Chain {
     issuers: Vec<[u8; 32]>,
     not_before: SystemTime,
     not_after: SystemTime,
+    leaf_not_after: SystemTime,
 }
 
 impl Chain {
@@ -140,18 +147,22 @@ impl Chain {
         let mut issuers = Vec::new();
         let mut not_before = UNIX_EPOCH;
         let mut not_after = UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX) * 64);
+        let mut leaf_not_after = UNIX_EPOCH;
         for (position, certificate) in chain.iter().enumerate() {
             if position > 0 {
                 issuers.push(Sha256::digest(certificate.to_der()?).into());
+            } else {
+                leaf_not_after = system_time(certificate.not_after())?;
             }
             not_before = not_before.max(system_time(certificate.not_before())?);
             not_after = not_after.min(system_time(certificate.not_after())?);
         }
-        Ok(Self { issuers, not_before, not_after })
+        Ok(Self { issuers, not_before, not_after, leaf_not_after })
     }
 }
 
-fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {
+/// A time in a certificate.
+pub(crate) fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {
     let since_epoch = Asn1Time::from_unix(0)?.diff(time)?;
     let seconds = i64::from(since_epoch.days) * 86_400 + i64::from(since_epoch.secs);
     Ok(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))

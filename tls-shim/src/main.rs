@@ -23,7 +23,6 @@ mod kept;
 mod limits;
 mod list;
 mod listen;
-mod log;
 mod multiplexed;
 mod plugin_server;
 mod proxy;
@@ -67,7 +66,7 @@ fn main() -> ExitCode {
     let inherited = match cli.command {
         Some(_) => Inherited::default(),
         None => {
-            log::start(cli.log_level);
+            telemetry::log::start(cli.log_level, "tls_shim");
             // Before there are other threads.
             Inherited::take()
         }

@@ -46,6 +46,11 @@ impl ProofKey {
         Self(Zeroizing::new(bytes))
     }
 
+    /// Whether this is the same key. Of two that are both ours: the time that it takes tells of where they differ.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         self.0.as_slice()
     }

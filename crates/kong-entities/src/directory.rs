@@ -1,11 +1,13 @@
 //! This knows where the access phase looks up Kong's entities: one place, whatever they come from.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::lookups::Lookups;
-use crate::{AdminClient, CaCertificate, Consumer, Entities, Mapping, SourceError, SourceFault, Watched};
+use tokio::time::Instant;
+
+use crate::lookups::{CacheCounts, Lookups};
+use crate::{AdminClient, CaCertificate, Consumer, Entities, Followed, Mapping, SourceError, SourceFault};
 use crate::{admin, ids};
 
 /// How many consumers, found or not, are remembered.
@@ -31,7 +33,7 @@ pub enum ConsumerKey {
 /// who somebody is, neither order is right.
 pub enum Directory {
     /// A declarative file that is watched. It answers at once, from the version that was read last.
-    Declarative(Watched),
+    Declarative(Followed),
     /// The Admin API. Its answers, also that there is no such entity, are remembered.
     Admin(Box<RememberedAdmin>),
 }
@@ -47,14 +49,37 @@ pub struct RememberedAdmin {
     /// The only usernames that Kong does not find by themselves: all together, so that one walk through all consumers
     /// serves every one of them.
     id_like_usernames: Answers<(), Arc<HashMap<String, Arc<Consumer>>>>,
+    asked: Arc<Asked>,
+}
+
+/// How the Admin API has answered.
+#[derive(Default)]
+struct Asked(Mutex<AskedSoFar>);
+
+#[derive(Default)]
+struct AskedSoFar {
+    answered: Option<Instant>,
+    failures: u64,
+}
+
+/// How the source of a directory fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceHealth {
+    /// The time since it was last known that the source is there: a declarative file is looked at all the time, an Admin
+    /// API is asked only what somebody wants to know. None: it has never answered.
+    pub age: Option<Duration>,
+    /// How often it could not be read, or did not answer as it should.
+    pub failures: u64,
+    /// What was remembered of its answers: nothing of a declarative file, which is known as a whole.
+    pub cache: CacheCounts,
 }
 
 type Answers<K, V> = Lookups<K, V, SourceError>;
 
 impl Directory {
     /// Looks up in a declarative file.
-    pub fn declarative(entities: Watched) -> Self {
-        Self::Declarative(entities)
+    pub fn declarative(file: impl Into<Followed>) -> Self {
+        Self::Declarative(file.into())
     }
 
     /// Looks up at the Admin API.
@@ -65,7 +90,28 @@ impl Directory {
             ca_certificates: Lookups::new(CA_CERTIFICATES),
             consumers: Lookups::new(CONSUMERS),
             id_like_usernames: Lookups::new(1),
+            asked: Arc::default(),
         }))
+    }
+
+    /// How the source fares.
+    pub fn health(&self) -> SourceHealth {
+        match self {
+            Self::Declarative(file) => {
+                let status = file.status.borrow();
+                SourceHealth { age: status.age(), failures: status.failures, cache: CacheCounts::default() }
+            }
+            Self::Admin(admin) => {
+                let asked = admin.asked.so_far();
+                SourceHealth {
+                    age: asked.answered.map(|answered| answered.elapsed()),
+                    failures: asked.failures,
+                    cache: admin.ca_certificates.counts()
+                        + admin.consumers.counts()
+                        + admin.id_like_usernames.counts(),
+                }
+            }
+        }
     }
 
     /// The CA certificate with this id. While it does not change, the same `Arc` is given.
@@ -80,8 +126,8 @@ impl Directory {
         max_age: Duration,
     ) -> Result<Option<Arc<CaCertificate>>, SourceError> {
         match self {
-            Self::Declarative(entities) => {
-                Ok(entities.borrow().ca_certificates.get(&id.to_ascii_lowercase()).cloned())
+            Self::Declarative(file) => {
+                Ok(file.entities.borrow().ca_certificates.get(&id.to_ascii_lowercase()).cloned())
             }
             Self::Admin(admin) => admin.ca_certificate(id, max_age).await,
         }
@@ -99,7 +145,7 @@ impl Directory {
         max_age: Duration,
     ) -> Result<Option<Arc<Consumer>>, SourceError> {
         match self {
-            Self::Declarative(entities) => Ok(find(&entities.borrow(), &key).cloned()),
+            Self::Declarative(file) => Ok(find(&file.entities.borrow(), &key).cloned()),
             Self::Admin(admin) => admin.consumer(key, max_age).await,
         }
     }
@@ -118,7 +164,7 @@ impl Directory {
     /// The manual mappings for exactly this subject name. Open-source Kong has none to ask its Admin API for.
     pub fn mappings(&self, subject_name: &str) -> Vec<Mapping> {
         match self {
-            Self::Declarative(entities) => entities.borrow().mappings(subject_name).to_vec(),
+            Self::Declarative(file) => file.entities.borrow().mappings(subject_name).to_vec(),
             Self::Admin(_) => Vec::new(),
         }
     }
@@ -133,10 +179,33 @@ fn find<'a>(entities: &'a Entities, key: &ConsumerKey) -> Option<&'a Arc<Consume
     }
 }
 
+impl Asked {
+    /// The same question, whose answer is taken note of.
+    fn noting<T, F>(self: &Arc<Self>, question: F) -> impl Future<Output = Result<T, SourceError>> + use<T, F>
+    where
+        F: Future<Output = Result<T, SourceError>>,
+    {
+        let asked = Arc::clone(self);
+        async move {
+            let answer = question.await;
+            let mut so_far = asked.so_far();
+            match &answer {
+                Ok(_) => so_far.answered = Some(Instant::now()),
+                Err(_) => so_far.failures += 1,
+            }
+            answer
+        }
+    }
+
+    fn so_far(&self) -> std::sync::MutexGuard<'_, AskedSoFar> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl RememberedAdmin {
     async fn check(&self) -> Result<(), SourceError> {
         let client = Arc::clone(&self.client);
-        let look_up = async move { client.check().await };
+        let look_up = self.asked.noting(async move { client.check().await });
         self.checked.get_or_look_up((), Duration::MAX, || broken_off("all consumers".into()), look_up).await
     }
 
@@ -151,7 +220,7 @@ impl RememberedAdmin {
         self.check().await?;
         let client = Arc::clone(&self.client);
         let asked = id.to_owned();
-        let look_up = async move { client.ca_certificate(&asked).await };
+        let look_up = self.asked.noting(async move { client.ca_certificate(&asked).await });
         let broken_off = || broken_off(format!("CA certificate {id:?}"));
         self.ca_certificates.get_or_look_up(id.to_owned(), max_age, broken_off, look_up).await
     }
@@ -183,7 +252,8 @@ impl RememberedAdmin {
         max_age: Duration,
     ) -> Result<Option<Arc<Consumer>>, SourceError> {
         let client = Arc::clone(&self.client);
-        let look_up = async move { client.consumers_by_id_like_username().await.map(Arc::new) };
+        let look_up =
+            self.asked.noting(async move { client.consumers_by_id_like_username().await.map(Arc::new) });
         let broken_off = || broken_off("all consumers".into());
         let all = self.id_like_usernames.get_or_look_up((), max_age, broken_off, look_up).await?;
         Ok(all.get(username).cloned())
@@ -200,14 +270,14 @@ impl RememberedAdmin {
         }
         let client = Arc::clone(&self.client);
         let asked = key.clone();
-        let look_up = async move {
+        let look_up = self.asked.noting(async move {
             match asked {
                 ConsumerKey::Id(id) => client.consumer_by_id(&id).await,
                 ConsumerKey::Username(username) => client.consumer_by_username(&username).await,
                 ConsumerKey::CustomId(custom_id) => client.consumer_by_custom_id(&custom_id).await,
                 ConsumerKey::IdOrUsername(name) => client.consumer_by_id_or_username(&name).await,
             }
-        };
+        });
         let broken_off = || broken_off(format!("consumer {key:?}"));
         self.consumers.get_or_look_up(key.clone(), max_age, broken_off, look_up).await
     }

@@ -18,6 +18,15 @@ pub struct Followed {
     pub status: watch::Receiver<SourceStatus>,
 }
 
+/// Entities that nobody reads anew: the version of now.
+impl From<Watched> for Followed {
+    fn from(entities: Watched) -> Self {
+        let mut status = SourceStatus::new(Origin::DeclarativeFile);
+        status.confirm(Duration::ZERO);
+        Self { entities, status: watch::Sender::new(status).subscribe() }
+    }
+}
+
 /// How a source fares. Whoever waits for a change of it is not woken where only its age has changed.
 #[derive(Clone, Debug)]
 pub struct SourceStatus {

@@ -22,11 +22,11 @@ mod watched;
 
 pub use admin::{AdminClient, AdminSettings, AdminSettingsError, AdminToken, can_be_asked};
 pub use declarative::{DeclarativeError, load, parse_json, parse_yaml};
-pub use directory::{ConsumerKey, Directory};
+pub use directory::{ConsumerKey, Directory, SourceHealth};
 pub use follow_admin::{REWRITE, follow_admin};
 pub use followed::{Followed, Origin, SourceStatus};
 pub use looks::{Looks, Stamp};
-pub use lookups::{FAILURE_PAUSE, Lookups};
+pub use lookups::{CacheCounts, FAILURE_PAUSE, Lookups};
 pub use mapping::Mapping;
 pub use model::{
     CaCertificate, Certificate, CertificateAndKey, Consumer, Entities, Plugin, PrivateKey, Route, Scope,

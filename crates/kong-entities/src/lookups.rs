@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,25 @@ struct Shared<K, V, E> {
     remembered: moka::sync::Cache<K, Remembered<V, E>>,
     /// Apart from what is remembered, for the cache may decline a key and two look-ups would run.
     running: Mutex<HashMap<K, Flight<V, E>>>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+/// How often what was wanted was remembered, and how often not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheCounts {
+    /// It was.
+    pub hits: u64,
+    /// It was not, and was looked up or waited for.
+    pub misses: u64,
+}
+
+impl std::ops::Add for CacheCounts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { hits: self.hits + other.hits, misses: self.misses + other.misses }
+    }
 }
 
 /// Where a look-up that runs will put its result.
@@ -48,13 +68,34 @@ where
 {
     /// An empty memory for so many keys.
     pub fn new(capacity: u64) -> Self {
-        let remembered = moka::sync::Cache::new(capacity);
-        Self { shared: Arc::new(Shared { remembered, running: Mutex::default() }) }
+        let shared = Shared {
+            remembered: moka::sync::Cache::new(capacity),
+            running: Mutex::default(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
-    /// What is remembered: an answer younger than `max_age`, or else a failure of a moment ago.
+    /// What is remembered: an answer younger than `max_age`, or else a failure of a moment ago. Counts as a hit or a miss.
     pub fn get(&self, key: &K, max_age: Duration) -> Option<Result<V, E>> {
+        let found = self.shared.get(key, max_age);
+        let count = if found.is_some() { &self.shared.hits } else { &self.shared.misses };
+        count.fetch_add(1, Ordering::Relaxed);
+        found
+    }
+
+    /// As [`Self::get`], for who asks a second time for the same: it counts no more.
+    pub fn get_again(&self, key: &K, max_age: Duration) -> Option<Result<V, E>> {
         self.shared.get(key, max_age)
+    }
+
+    /// The hits and misses so far.
+    pub fn counts(&self) -> CacheCounts {
+        CacheCounts {
+            hits: self.shared.hits.load(Ordering::Relaxed),
+            misses: self.shared.misses.load(Ordering::Relaxed),
+        }
     }
 
     /// Remembers what was found elsewhere, asked for at `since`, and gives it: or the answer of before where it is equal,
@@ -83,7 +124,7 @@ where
         let mut flight = {
             let mut running = self.shared.running();
             // It may have landed since.
-            if let Some(found) = self.get(&key, max_age) {
+            if let Some(found) = self.get_again(&key, max_age) {
                 return found;
             }
             match running.entry(key) {

@@ -182,7 +182,7 @@ fn headers(list: &[(&str, &str)]) -> Headers {
 
 async fn run(instance: &Instance, headers: Headers) -> (Verdict, FakeKong) {
     let mut kong = FakeKong { headers, ..FakeKong::default() };
-    let verdict = access(&mut kong, instance, SystemTime::now()).await;
+    let verdict = access(&mut kong, instance, SystemTime::now()).await.verdict();
     (verdict, kong)
 }
 
@@ -336,7 +336,7 @@ async fn with_anonymous_whom_an_earlier_plugin_authenticated_is_left_alone() {
     let forged = [("x_consumer_username", "forged"), ("x-serial", "forged"), ("x_serial", "forged")];
     headers.extend(self::headers(&[&[("x-consumer-username", "early")], &forged[..]].concat()));
     let mut kong = FakeKong { headers, authenticated_before: true, ..FakeKong::default() };
-    assert_eq!(access(&mut kong, &instance, SystemTime::now()).await, Verdict::Proceed);
+    assert_eq!(access(&mut kong, &instance, SystemTime::now()).await.verdict(), Verdict::Proceed);
     assert_eq!(kong.calls, ["get_headers", "get_credential", "set_headers"]);
     assert_eq!(kong.upstream(), pairs(&[("host", "x"), ("x-consumer-username", "early")]));
 }
@@ -454,7 +454,7 @@ async fn a_request_with_more_headers_than_kong_shows_is_refused_even_where_anybo
     for authenticated_before in [false, true] {
         let instance = world.instance(json!({"anonymous": "anon"}));
         let mut kong = FakeKong { headers: many(1000), authenticated_before, ..FakeKong::default() };
-        assert_eq!(access(&mut kong, &instance, SystemTime::now()).await, NOT_VERIFIED);
+        assert_eq!(access(&mut kong, &instance, SystemTime::now()).await.verdict(), NOT_VERIFIED);
         assert!(kong.log[0].1.contains("too_many_headers"));
     }
     let (verdict, _) = run(&world.instance(json!({})), many(999)).await;

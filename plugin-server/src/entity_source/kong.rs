@@ -2,9 +2,10 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use kong_entities::{Consumer, ConsumerKey, Lookups, SourceError, can_be_asked};
+use kong_entities::{Consumer, ConsumerKey, Lookups, SourceError, SourceHealth, can_be_asked};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
@@ -28,6 +29,7 @@ pub(crate) struct KongConsumers {
     turns: Vec<Mutex<()>>,
     /// The id of the consumer that Kong found last.
     found_last: std::sync::Mutex<Option<String>>,
+    failures: AtomicU64,
 }
 
 impl KongConsumers {
@@ -36,7 +38,14 @@ impl KongConsumers {
             remembered: Lookups::new(CONSUMERS),
             turns: std::iter::repeat_with(Mutex::default).take(TURNS).collect(),
             found_last: std::sync::Mutex::default(),
+            failures: AtomicU64::new(0),
         }
+    }
+
+    /// How Kong fares as a source. It has no age: it is there whenever it asks us.
+    pub(crate) fn health(&self) -> SourceHealth {
+        let failures = self.failures.load(Ordering::Relaxed);
+        SourceHealth { age: None, failures, cache: self.remembered.counts() }
     }
 
     /// A consumer, found within `max_age`.
@@ -54,14 +63,30 @@ impl KongConsumers {
         max_age: Duration,
         fallback: Option<&str>,
     ) -> Result<Option<Arc<Consumer>>, Refusal> {
-        let Some(name) = name(&key).filter(|name| can_be_asked(name)) else { return Ok(None) };
+        let Some(name) = name(&key).filter(|name| can_be_asked(name)).map(str::to_owned) else {
+            return Ok(None);
+        };
         if let Some(Ok(found)) = self.remembered.get(&key, max_age) {
             return Ok(found);
         }
         let _turn = self.turn(&key).await;
-        if let Some(Ok(found)) = self.remembered.get(&key, max_age) {
+        if let Some(Ok(found)) = self.remembered.get_again(&key, max_age) {
             return Ok(found);
         }
+        let asked = self.ask(pdk, key, &name, fallback).await;
+        if asked.is_err() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        asked
+    }
+
+    async fn ask(
+        &self,
+        pdk: &mut impl Pdk,
+        key: ConsumerKey,
+        name: &str,
+        fallback: Option<&str>,
+    ) -> Result<Option<Arc<Consumer>>, Refusal> {
         let since = Instant::now();
         let found = ask(pdk, &key, name).await?;
         match &found {

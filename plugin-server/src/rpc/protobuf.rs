@@ -1,12 +1,11 @@
 //! This knows how each of Kong's calls in ProtoBuf:1 is answered.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::Server;
-use crate::access::{self, FAULT};
+use crate::access::refuse_without_instance;
 use crate::event::Event;
-use crate::pdk::{LogLevel, Pdk};
+use crate::reason::{Reason, Refusal};
 use crate::schema::{PLUGIN_NAME, PRIORITY, Phase, VERSION, schema};
 use crate::wire::protobuf::WireError;
 use crate::wire::protobuf::messages::{
@@ -83,21 +82,23 @@ impl Server {
         let server = Arc::clone(self);
         // All that may go wrong is inside, where a panic is a fault of this event and of nothing else.
         ProtoBufEvent::Runs(Event::new(|exchange| async move {
-            let mut pdk = ProtoBufPdk(exchange);
-            let problem = if Phase::find(&event_name, Protocol::ProtoBuf) == Some(Phase::Access) {
+            let mut pdk = ProtoBufPdk(exchange.clone());
+            let refusal = if Phase::find(&event_name, Protocol::ProtoBuf) == Some(Phase::Access) {
                 match server.instances.get_or_retry(id).await {
                     Some(Ok(instance)) => {
-                        return access::access(&mut pdk, &instance, SystemTime::now()).await;
+                        return super::access(&exchange, &mut pdk, &instance).await;
                     }
-                    Some(Err(problem)) => problem,
+                    Some(Err(problem)) => Refusal::with(Reason::NotStarted, problem),
                     // Expired or closed since it was looked for.
-                    None => "the instance has just ended".to_owned(),
+                    None => Refusal::with(Reason::NotStarted, "the instance has just ended"),
                 }
             } else {
-                format!("the plugin has no phase {:?}", String::from_utf8_lossy(&event_name))
+                let phase = String::from_utf8_lossy(&event_name);
+                Refusal::with(Reason::Internal, format_args!("the plugin has no phase {phase:?}"))
             };
-            pdk.log(LogLevel::Err, problem).await;
-            FAULT
+            let decision = refuse_without_instance(&mut pdk, refusal).await;
+            server.instances.metrics().decided(decision);
+            decision.verdict()
         }))
     }
 }

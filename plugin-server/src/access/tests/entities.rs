@@ -27,7 +27,7 @@ fn asking_kong(extra: Json) -> (Ca, Arc<Instance>) {
 
 async fn run_at(kong: FakeKong, instance: &Instance, headers: &Headers) -> (Verdict, FakeKong) {
     let mut kong = FakeKong { headers: headers.clone(), ..kong };
-    let verdict = access(&mut kong, instance, SystemTime::now()).await;
+    let verdict = access(&mut kong, instance, SystemTime::now()).await.verdict();
     (verdict, kong)
 }
 

@@ -14,7 +14,7 @@ async fn run_from(
     headers: Headers,
 ) -> (Verdict, FakeKong) {
     let mut kong = FakeKong { headers, peer, ..FakeKong::default() };
-    let verdict = access(&mut kong, instance, SystemTime::now()).await;
+    let verdict = access(&mut kong, instance, SystemTime::now()).await.verdict();
     (verdict, kong)
 }
 
@@ -105,7 +105,7 @@ async fn what_kongs_own_listener_was_shown_counts_with_its_chain() {
         ..FakeKong::default()
     };
     let mut kong = shown(Some(leaf.cert.clone() + &issuing.pem()));
-    assert_eq!(access(&mut kong, &instance, SystemTime::now()).await, Verdict::Proceed);
+    assert_eq!(access(&mut kong, &instance, SystemTime::now()).await.verdict(), Verdict::Proceed);
     assert_eq!(
         kong.calls,
         ["get_headers", "get_full_client_certificate_chain", "authenticate", "set_headers"]
@@ -118,7 +118,7 @@ async fn what_kongs_own_listener_was_shown_counts_with_its_chain() {
         (Some(leaf.key.clone()), NOT_VERIFIED, "malformed"),
     ] {
         let mut kong = shown(chain);
-        assert_eq!(access(&mut kong, &instance, SystemTime::now()).await, verdict, "{reason}");
+        assert_eq!(access(&mut kong, &instance, SystemTime::now()).await.verdict(), verdict, "{reason}");
         assert!(kong.log[0].1.starts_with(&format!("refused: {reason}")), "{:?}", kong.log);
     }
 }

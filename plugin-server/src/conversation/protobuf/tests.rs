@@ -308,7 +308,10 @@ async fn a_fault_of_ours_or_an_answer_that_kong_never_gives_is_500() {
     kong.goes_on().await;
     // A phase that the plugin does not have.
     kong.begin("log").await;
-    assert_eq!(kong.is_logged("kong.log.err").await, "[mtls-auth] the plugin has no phase \"log\"");
+    assert_eq!(
+        kong.is_logged("kong.log.err").await,
+        "[mtls-auth] refused: internal, the plugin has no phase \"log\""
+    );
     kong.is_refused(500, FAULT_TEXT).await;
     kong.closes().await.unwrap();
 }
@@ -340,7 +343,8 @@ async fn a_configuration_that_cannot_be_started_is_500_with_the_reason_and_is_tr
         kong.begin("access").await;
         let line = kong.is_logged("kong.log.err").await;
         assert!(
-            line.starts_with("[mtls-auth] config.ca_certificates[0]: ") && line.contains(CA_ID),
+            line.starts_with("[mtls-auth] refused: not_started, config.ca_certificates[0]: ")
+                && line.contains(CA_ID),
             "{line}"
         );
         kong.is_refused(500, FAULT_TEXT).await;

@@ -1,4 +1,4 @@
-//! This knows how the shim speaks of what it does: to people on a terminal, in JSON to whatever else reads it.
+//! This knows how the binaries speak of what they do: to people on a terminal, in JSON to whatever else reads it.
 
 use std::io::IsTerminal;
 
@@ -6,13 +6,12 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Begins to log to standard error.
-pub(crate) fn start(level: LevelFilter) {
+/// Begins to log to standard error what the crate `program` and those that it shares with others say, from this level on.
+pub fn start(level: LevelFilter, program: &'static str) {
     // Libraries below us would log header fields at their lower levels, and with them what clients keep secret.
     let targets = Targets::new()
         .with_default(level.min(LevelFilter::WARN))
-        .with_target("tls_shim", level)
-        .with_target("kong_entities", level);
+        .with_targets([program, "kong_entities", "telemetry"].map(|target| (target, level)));
     let registry = tracing_subscriber::registry().with(targets);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
@@ -20,6 +19,6 @@ pub(crate) fn start(level: LevelFilter) {
     } else {
         registry.with(layer.json().flatten_event(true)).init();
     }
-    // A panic ends one connection; it must not break the form of the log.
+    // A panic ends one task; it must not break the form of the log.
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "this is a bug: a task ended half-way")));
 }

@@ -1,0 +1,126 @@
+//! This knows what is not counted but looked at whenever somebody asks.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use openssl::x509::X509;
+use telemetry::prometheus_client::collector::Collector;
+use telemetry::prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use telemetry::prometheus_client::metrics::MetricType;
+use telemetry::prometheus_client::metrics::counter::ConstCounter;
+use telemetry::prometheus_client::metrics::gauge::ConstGauge;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::certificate::hex;
+use crate::names;
+use crate::rpc::Server;
+use crate::verify::system_time;
+
+/// A server at which is looked.
+pub(crate) struct Collected(pub(crate) Arc<Server>);
+
+impl fmt::Debug for Collected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Collected")
+    }
+}
+
+impl Collector for Collected {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Self(server) = self;
+        let connections = server.connections.load(Ordering::Acquire) as u64;
+        gauge(&mut encoder, "connections", "Open connections from Kong", connections)?;
+        self.instances(&mut encoder)?;
+        self.entity_source(&mut encoder)?;
+        self.authorities(&mut encoder)?;
+        match server.instances.metrics().nearest.seen_lately(SystemTime::now()) {
+            Some(ends) => gauge(
+                &mut encoder,
+                "client_certificate_nearest_expiry_timestamp_seconds",
+                "When the first of the client certificates ends that were verified within the last hour or two",
+                ends,
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Collected {
+    fn instances(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Self(server) = self;
+        let mut family = encoder.encode_descriptor(
+            "instances",
+            "Plugin instances: one for each configuration in each of Kong's workers",
+            None,
+            MetricType::Gauge,
+        )?;
+        let running = server.instances.running().len();
+        for (state, count) in [("running", running), ("not_started", server.instances.count_unstarted())] {
+            ConstGauge::new(count as u64).encode(family.encode_family(&[("state", state)])?)?;
+        }
+        Ok(())
+    }
+
+    fn entity_source(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let health = self.0.instances.entities().health();
+        if let Some(age) = health.age {
+            gauge(
+                encoder,
+                "entity_source_age_seconds",
+                "Time since the declarative file was last seen to be what is in use, or since the Admin API last answered \
+                 what somebody wanted to know",
+                age.as_secs_f64(),
+            )?;
+        }
+        for (name, help, count) in [
+            (
+                "entity_source_errors",
+                "How often the source of consumers and CAs did not answer as it should",
+                health.failures,
+            ),
+            ("entity_cache_hits", "Consumers and CAs that were remembered", health.cache.hits),
+            ("entity_cache_misses", "Consumers and CAs that had to be asked for", health.cache.misses),
+        ] {
+            let counter = ConstCounter::new(count);
+            counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        Ok(())
+    }
+
+    /// As many labels as there are CAs in the configurations that run.
+    fn authorities(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let trusts: Vec<_> =
+            self.0.instances.running().iter().filter_map(|instance| instance.trust_as_last_read()).collect();
+        let authorities: HashMap<_, _> = trusts.iter().flat_map(|trust| trust.authorities()).collect();
+        let mut family = encoder.encode_descriptor(
+            "ca_expiry_timestamp_seconds",
+            "When a CA of a running instance ends, in seconds since 1970",
+            None,
+            MetricType::Gauge,
+        )?;
+        for (digest, authority) in authorities {
+            let Some((subject, ends)) = read(authority) else { continue };
+            let labels = [("subject", subject), ("sha256", hex(digest))];
+            ConstGauge::new(ends).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Subject and end.
+fn read(authority: &X509) -> Option<(String, u64)> {
+    let der = authority.to_der().ok()?;
+    let (_, parsed) = X509Certificate::from_der(&der).ok()?;
+    let ends = system_time(authority.not_after()).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some((names::distinguished_name(parsed.subject()), ends.as_secs()))
+}
+
+fn gauge<V>(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: V) -> fmt::Result
+where
+    ConstGauge<V>: EncodeMetric,
+{
+    ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
