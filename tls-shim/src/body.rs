@@ -7,16 +7,21 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use crate::headers::Length;
+use crate::patience::Patience;
 
 /// The body of a request on its way to Kong, without trailers: nginx does not read them, over HTTP/2 it even ends the
 /// connection for them, and a name that no client may send must not come that way either.
-pub(crate) struct Outgoing(pub(crate) Incoming);
+pub(crate) struct Outgoing {
+    pub(crate) body: Incoming,
+    /// Told who is waited for, where there is a limit to that.
+    pub(crate) patience: Option<Patience>,
+}
 
 impl Outgoing {
     /// How long it is going to be, as far as its sender said.
     pub(crate) fn length(&self) -> Length {
-        match self.0.size_hint().exact() {
-            _ if self.0.is_end_stream() => Length::None,
+        match self.body.size_hint().exact() {
+            _ if self.body.is_end_stream() => Length::None,
             Some(0) => Length::None,
             Some(bytes) => Length::Known(bytes),
             None => Length::Unknown,
@@ -32,17 +37,21 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match Pin::new(&mut self.0).poll_frame(cx) {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(patience) = &self.patience {
+            if polled.is_pending() { patience.with_client() } else { patience.with_kong() }
+        }
+        match polled {
             Poll::Ready(Some(Ok(frame))) if !frame.is_data() => Poll::Ready(None),
             other => other,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.body.size_hint()
     }
 }

@@ -22,6 +22,8 @@ mod list;
 mod listen;
 mod log;
 mod multiplexed;
+mod patience;
+mod places;
 mod proxy;
 mod proxy_protocol;
 mod reload;
@@ -91,6 +93,7 @@ async fn run(config: &Path) -> Result<(), StartError> {
         tracing::info!(addr = %listener.local_addr()?, "listening");
         tokio::spawn(listen::accept(listener, Arc::clone(&shim), connections.clone(), drain.clone()));
     }
+    let grace = settings.time_limits.drain;
     let running = Running { config: config.to_owned(), begun_with: settings, shim, following };
     let reloading = tokio::spawn(running.reload_on(hangup));
 
@@ -101,7 +104,7 @@ async fn run(config: &Path) -> Result<(), StartError> {
     connections.close();
     tokio::select! {
         () = connections.wait() => tracing::info!("drained"),
-        () = sleep(limits::DRAIN) => tracing::warn!(connections = connections.len(), "cut off what still ran"),
+        () = sleep(grace) => tracing::warn!(connections = connections.len(), "cut off what still ran"),
         signal = end.next() => tracing::warn!(signal, connections = connections.len(), "cut off what still ran"),
     }
     Ok(())

@@ -46,13 +46,26 @@ impl Running {
         for key in settings.fixed_that_differ(&self.begun_with) {
             tracing::warn!(key, "SIGHUP: this has changed, and counts after a restart only");
         }
+        let has_tls = self.reload_limits_and_tls(&settings);
         let has_certificate = self.reload_default_certificate(&settings);
         let has_key = self.reload_proof_key(&settings);
         let has_tickets = self.reload_tickets(&settings);
         let has_source = self.reload_source(&settings).await;
-        if has_certificate && has_key && has_tickets && has_source {
+        if has_tls && has_certificate && has_key && has_tickets && has_source {
             tracing::info!("SIGHUP: reloaded");
         }
+    }
+
+    /// Connections that are there keep the limits that they began with.
+    fn reload_limits_and_tls(&self, settings: &Settings) -> bool {
+        let shim = Shim::clone(&self.shim.load());
+        let (times, limits) = (settings.time_limits, settings.limits);
+        self.shim.store(Arc::new(Shim { times, limits, ..shim }));
+        let replaced = self.shim.load().tls.replace_settings(&settings.tls);
+        if let Err(error) = &replaced {
+            tracing::error!(%error, "SIGHUP: versions, ciphers and groups stay as they were");
+        }
+        replaced.is_ok()
     }
 
     fn reload_default_certificate(&self, settings: &Settings) -> bool {
@@ -70,9 +83,8 @@ impl Running {
     fn reload_proof_key(&self, settings: &Settings) -> bool {
         match ProofKey::read(&settings.proof_key_file) {
             Ok(key) => {
-                let Shim { tls, kong, fronts, .. } = &*self.shim.load_full();
-                let (tls, kong, fronts) = (Arc::clone(tls), Arc::clone(kong), fronts.clone());
-                self.shim.store(Arc::new(Shim { tls, kong, fronts, proof_key: Arc::new(key) }));
+                let shim = Shim::clone(&self.shim.load());
+                self.shim.store(Arc::new(Shim { proof_key: Arc::new(key), ..shim }));
                 true
             }
             Err(error) => {

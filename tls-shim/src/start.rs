@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::connection::Shim;
 use crate::file::FileError;
 use crate::listen::BindError;
+use crate::places::Places;
 use crate::settings::{self, Settings};
 use crate::sni::{self, ServerName, SniMap};
 use crate::source::{self, SourceUnusable};
@@ -51,7 +52,16 @@ pub(crate) async fn shim(settings: &Settings) -> Result<(Shim, JoinHandle<()>), 
     let tls = Arc::new(tls(settings, certificate, Arc::clone(&map), &entities)?);
     say(&entities, &map, &followed);
     let following = tokio::spawn(follow(followed, Arc::clone(&tls)));
-    Ok((Shim { tls, proof_key, kong, fronts: settings.accept_proxy_protocol.clone() }, following))
+    let shim = Shim {
+        tls,
+        proof_key,
+        kong,
+        fronts: settings.accept_proxy_protocol.clone(),
+        times: settings.time_limits,
+        limits: settings.limits,
+        places: Arc::new(Places::new(settings.limits.connections)),
+    };
+    Ok((shim, following))
 }
 
 /// As [`Tls::new`], with the session tickets that the settings want.
@@ -62,7 +72,7 @@ pub(crate) fn tls(
     entities: &Entities,
 ) -> Result<Tls, StartError> {
     let tickets = tickets(&settings.session_tickets)?;
-    refusal(settings, Tls::new(certificate, tickets, map, entities))
+    refusal(settings, Tls::new(&settings.tls, certificate, tickets, map, entities))
 }
 
 /// What the settings say of session tickets.
