@@ -151,7 +151,7 @@ fn whatever_is_wrong_is_named_and_nothing_starts() {
             "No such file",
         ),
         (|dir| replace(dir, "http://", "ftp://"), "shim.yml", "upstream"),
-        (|dir| replace(dir, "kong:", "tls: {ciphers: [aNULL]}\nkong:"), "shim.yml", "tls.ciphers: \"aNULL\""),
+        (|dir| replace(dir, "kong:", "tls: {ciphers: [aNULL]}\nkong:"), "shim.yml", "tls.ciphers"),
         (|dir| replace(dir, "kong:", "limits: {header_bytes: 1}\nkong:"), "shim.yml", "limits.header_bytes"),
         (|dir| replace(dir, "kong:", "time_limits: {idle: 0s}\nkong:"), "shim.yml", "time_limits.idle"),
         (|dir| replace(dir, "kong:", "upstream_tls: {verify_sni: true}\nkong:"), "shim.yml", "upstream_tls"),
