@@ -121,6 +121,7 @@ fn kong_may_take_so_long_for_an_answer() {
 fn a_client_may_take_so_long_for_a_handshake_and_a_header() {
     let rig = Rig::with_settings(ONE_ROUTE, "time_limits: {handshake: 1s, header: 1s, idle: 1s}\n");
     let mut silent = std::net::TcpStream::connect(rig.address).unwrap();
+    silent.set_read_timeout(Some(testbed::process::PATIENCE)).unwrap();
     silent.read_to_end(&mut Vec::new()).unwrap();
     rig.shim.wait_for("a handshake took too long");
 
