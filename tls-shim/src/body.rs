@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use crate::headers::Length;
+use crate::patience::Patience;
 use crate::record::Counts;
 
 /// The body of a request on its way to Kong, without trailers: nginx does not read them, over HTTP/2 it even ends the
@@ -14,6 +15,8 @@ use crate::record::Counts;
 pub(crate) struct Outgoing {
     pub(crate) body: Incoming,
     pub(crate) counts: Counts,
+    /// Told who is waited for, where there is a limit to that.
+    pub(crate) patience: Option<Patience>,
 }
 
 impl Outgoing {
@@ -36,7 +39,11 @@ impl Body for Outgoing {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(patience) = &self.patience {
+            if polled.is_pending() { patience.with_client() } else { patience.with_kong() }
+        }
+        match polled {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => {
                     self.counts.up(data.len());

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use client_cert::ProofKey;
@@ -24,11 +25,12 @@ use crate::answer::Answer;
 use crate::handoff::HandOff;
 use crate::headers::Way;
 use crate::limits;
+use crate::places::Places;
 use crate::plugin_server::PluginServer;
 use crate::proxy::{Client, proxy};
 use crate::proxy_protocol::{self, Addresses, HeaderError};
 use crate::record::{Connected, Ledger, Observers, Record, Side};
-use crate::settings::Fronts;
+use crate::settings::{Fronts, Limits, TimeLimits};
 use crate::stall::Stall;
 use crate::tls::{Handshake, Tls};
 use crate::tunnel::After;
@@ -46,6 +48,9 @@ pub(crate) struct Shim {
     pub(crate) fronts: Option<Fronts>,
     /// Who is told of each request, if anybody.
     pub(crate) observers: Option<Arc<Observers>>,
+    pub(crate) times: TimeLimits,
+    pub(crate) limits: Limits,
+    pub(crate) places: Arc<Places>,
 }
 
 /// Why a connection comes to no request.
@@ -73,7 +78,7 @@ pub(crate) async fn serve(
     let (stream, addresses, handshake) = tokio::select! {
         // It has sent no request yet, and is not going to.
         () = too_late(&drain) => return,
-        greeted = timeout(limits::HANDSHAKE, greeted) => match greeted {
+        greeted = timeout(shim.times.handshake, greeted) => match greeted {
             Ok(Ok(done)) => done,
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "a handshake failed"),
             Err(_) => return tracing::debug!(%peer, "a handshake took too long"),
@@ -98,8 +103,17 @@ pub(crate) async fn serve(
     };
     let upstream = Upstream::new(Arc::clone(&shim.kong), &server_name, addresses);
     let way = Way { client: peer.ip(), port: addresses.server.port() };
-    let plugin_server = shim.plugin_server.clone();
-    let client = Arc::new(Client { way, hand_off, asked, plugin_server, after: After::default(), upstream });
+    let (times, limits) = (shim.times, shim.limits);
+    let client = Arc::new(Client {
+        way,
+        hand_off,
+        asked,
+        plugin_server: shim.plugin_server.clone(),
+        after: After::default(),
+        upstream,
+        header_fields: limits.header_fields,
+        answer_limit: times.upstream_answer,
+    });
 
     let activity = Arc::new(Activity::default());
     let running = Arc::clone(&activity);
@@ -115,24 +129,19 @@ pub(crate) async fn serve(
     });
     let io = TokioIo::new(stream);
     let served = if http2 {
-        let connection = http2_builder().serve_connection(io, service);
-        talk(connection, http2::Connection::graceful_shutdown, &activity, ledger.as_deref(), &drain).await
+        let connection = http2_builder(&limits).serve_connection(io, service);
+        let leave = http2::Connection::graceful_shutdown;
+        talk(connection, leave, &activity, times.idle, ledger.as_deref(), &drain).await
     } else {
-        let connection = http1_builder().serve_connection(io, service).with_upgrades();
-        talk(
-            connection,
-            http1::UpgradeableConnection::graceful_shutdown,
-            &activity,
-            ledger.as_deref(),
-            &drain,
-        )
-        .await
+        let connection = http1_builder(&times, &limits).serve_connection(io, service).with_upgrades();
+        let leave = http1::UpgradeableConnection::graceful_shutdown;
+        talk(connection, leave, &activity, times.idle, ledger.as_deref(), &drain).await
     };
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "a connection broke");
     }
     // A tunnel has no end of its own that `drain` could ask for: whoever drains cuts it off.
-    match client.after.run(limits::TUNNEL_IDLE).await {
+    match client.after.run(times.tunnel_idle).await {
         Ok(()) => tracing::debug!(%peer, "a connection ended"),
         Err(error) => tracing::debug!(%peer, %error, "a tunnel broke"),
     }
@@ -151,16 +160,17 @@ async fn greet(
         Some(fronts) if !fronts.contain(peer.ip()) => return Err(GreetError::NoFront),
         Some(_) => proxy_protocol::read(&mut stream).await?.unwrap_or(direct),
     };
-    let (stream, handshake) = shim.tls.accept(Stall::new(stream, limits::STALL)).await?;
+    let (stream, handshake) = shim.tls.accept(Stall::new(stream, shim.times.stall)).await?;
     Ok((stream, addresses, handshake))
 }
 
-/// Drives a connection to its end, which is asked for (`leave`) by `drain` or by a client that sends no request for too
-/// long.
+/// Drives a connection to its end, which is asked for (`leave`) by `drain` or by a client that sends no request for so
+/// long (`idle`).
 async fn talk<C>(
     connection: C,
     leave: fn(Pin<&mut C>),
     activity: &Activity,
+    idle: Duration,
     ledger: Option<&Ledger>,
     drain: &CancellationToken,
 ) -> hyper::Result<()>
@@ -180,7 +190,7 @@ where
             // Whoever drains sets the limit.
             return connection.await;
         }
-        () = activity.idle(limits::IDLE) => leave(connection.as_mut()),
+        () = activity.idle(idle) => leave(connection.as_mut()),
     }
     // A request that came just now still gets its answer, if that is quick: no client may rely on a connection that was
     // idle for so long.
@@ -202,25 +212,31 @@ async fn too_late(drain: &CancellationToken) {
     sleep(limits::FIRST_REQUEST).await;
 }
 
-fn http1_builder() -> http1::Builder {
+fn http1_builder(times: &TimeLimits, limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(limits::HEADER)
-        .max_headers(limits::HEADER_FIELDS)
-        .max_header_size(limits::HEADER_BYTES);
+        .header_read_timeout(times.header)
+        .max_headers(limits.header_fields)
+        .max_header_size(limits.header_bytes);
     builder
 }
 
-fn http2_builder() -> http2::Builder<TokioExecutor> {
+fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     let (interval, patience) = limits::PING;
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(interval)
         .keep_alive_timeout(patience)
-        .max_header_list_size(limits::HEADER_BYTES as u32);
+        .max_concurrent_streams(number(limits.streams))
+        .max_header_list_size(number(limits.header_bytes));
     builder
+}
+
+/// In the form of HTTP/2's settings.
+fn number(limit: usize) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
 }
 
 /// The body of an answer, which keeps its request counted as running, and its record open, until it was sent or given up.
@@ -272,15 +288,18 @@ mod tests {
     use http::Response;
     use http_body_util::Empty;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-    use tokio::time::{Duration, Instant};
+    use tokio::time::Instant;
 
     #[tokio::test(start_paused = true)]
     async fn a_header_has_to_come_in_time() {
         let (mut client, stream) = duplex(1024);
+        let times = TimeLimits { header: Duration::from_secs(40), ..TimeLimits::default() };
         let service = service_fn(async |_: Request<Incoming>| {
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         });
-        let served = tokio::spawn(http1_builder().serve_connection(TokioIo::new(stream), service));
+        let served = tokio::spawn(
+            http1_builder(&times, &Limits::default()).serve_connection(TokioIo::new(stream), service),
+        );
         let start = Instant::now();
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n").await.unwrap();
         // Never silent for long, and never done.
@@ -291,7 +310,7 @@ mod tests {
             client.read_to_end(&mut Vec::new()).await
         });
         assert!(served.await.unwrap().unwrap_err().is_timeout());
-        assert_eq!(start.elapsed(), limits::HEADER);
+        assert_eq!(start.elapsed(), times.header);
         slow.await.unwrap().unwrap();
     }
 }

@@ -4,6 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Uri;
 use http::uri::{PathAndQuery, Scheme};
@@ -22,7 +23,6 @@ use tokio_openssl::SslStream;
 use tokio_util::either::Either;
 
 use crate::file::{self, FileError};
-use crate::limits;
 use crate::proxy_protocol::{self, Addresses};
 use crate::settings::{self, Settings, UpstreamTls};
 
@@ -45,6 +45,7 @@ pub(crate) struct Dial {
     connector: TowerToHyperService<HttpConnector>,
     tls: Option<Tls>,
     announce: Option<proxy_protocol::Version>,
+    handshake: Duration,
 }
 
 /// On whose behalf a connection is made.
@@ -66,12 +67,15 @@ struct Tls {
 /// Why Kong cannot be reached.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
-    /// No TCP connection within [`limits::CONNECT`].
+    /// No TCP connection within the time.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
     /// No handshake, or with somebody whose certificate is none of Kong's.
     #[error("no TLS: {0}")]
     Tls(String),
+    /// No handshake within the time.
+    #[error("no TLS: the handshake took too long")]
+    Late,
     /// The other side did not choose the protocol by ALPN.
     #[error("no HTTP/2: set `http2` on the listener")]
     Http2,
@@ -90,7 +94,7 @@ impl Dial {
     /// The file with the CAs cannot be used.
     pub(crate) fn new(upstream: &settings::Upstream, settings: &Settings) -> Result<Self, FileError> {
         let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(limits::CONNECT));
+        connector.set_connect_timeout(Some(settings.time_limits.upstream_connect));
         connector.set_nodelay(true);
         let mut target = http::uri::Parts::default();
         // The connector knows TCP only.
@@ -101,7 +105,8 @@ impl Dial {
         let tls = settings.upstream_tls.clone().unwrap_or_default();
         let tls = upstream.tls.then(|| Tls::new(upstream, &tls)).transpose()?;
         let announce = settings.send_proxy_protocol;
-        Ok(Self { target, connector: TowerToHyperService::new(connector), tls, announce })
+        let handshake = settings.time_limits.upstream_handshake;
+        Ok(Self { target, connector: TowerToHyperService::new(connector), tls, announce, handshake })
     }
 
     /// The scheme of requests over it.
@@ -131,7 +136,11 @@ impl Dial {
         }
         let stream = match &self.tls {
             None => Either::Left(stream),
-            Some(tls) => Either::Right(tls.handshake(stream, &caller.name, protocol).await?),
+            Some(tls) => {
+                let handshake = tls.handshake(stream, &caller.name, protocol);
+                let done = timeout(self.handshake, handshake).await;
+                Either::Right(done.unwrap_or_else(|_| Err(DialError::Late))?)
+            }
         };
         Ok(TokioIo::new(stream))
     }
@@ -173,16 +182,12 @@ impl Tls {
             Protocol::Http2 => b"\x02h2",
         })?;
         let mut stream = SslStream::new(ssl, stream)?;
-        match timeout(limits::UPSTREAM_HANDSHAKE, Pin::new(&mut stream).connect()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                let found = stream.ssl().verify_result();
-                return Err(DialError::Tls(match found.as_raw() {
-                    0 => error.to_string(),
-                    _ => format!("the certificate of {verified:?}: {}", found.error_string()),
-                }));
-            }
-            Err(_) => return Err(DialError::Tls("the handshake took too long".to_owned())),
+        if let Err(error) = Pin::new(&mut stream).connect().await {
+            let found = stream.ssl().verify_result();
+            return Err(DialError::Tls(match found.as_raw() {
+                0 => error.to_string(),
+                _ => format!("the certificate of {verified:?}: {}", found.error_string()),
+            }));
         }
         if protocol == Protocol::Http2 && stream.ssl().selected_alpn_protocol() != Some(b"h2") {
             return Err(DialError::Http2);

@@ -50,7 +50,9 @@ impl Inherited {
 
     /// Closes those that nobody has claimed: nobody would accept what comes to them.
     pub(crate) fn close(self) {
-        for (address, _) in self.0 {
+        for (address, listener) in self.0 {
+            // Before it is said.
+            drop(listener);
             tracing::warn!(%address, "LISTEN_FDS: closed a socket whose address does not stand in listen");
         }
     }

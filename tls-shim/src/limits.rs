@@ -1,20 +1,6 @@
-//! This knows the limits of the shim: how long it waits, and how much it takes.
+//! This knows the limits of the shim that no setting changes. The others stand in [`crate::settings`].
 
 use std::time::Duration;
-
-/// From the accepted connection to the end of the TLS handshake, a PROXY header included.
-pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// For the header of a request on HTTP/1.1, from the end of the one before. So it is also how long such a connection
-/// may be idle. nginx has the same 60 s.
-pub(crate) const HEADER: Duration = Duration::from_secs(60);
-
-/// How long a connection may carry no request.
-pub(crate) const IDLE: Duration = Duration::from_secs(60);
-
-/// How long a WebSocket may be without a byte from either side. Kong ends it sooner, by the `read_timeout` of its service
-/// (60 s unless set), so this counts only where that is set to more.
-pub(crate) const TUNNEL_IDLE: Duration = Duration::from_secs(60 * 60);
 
 /// How long a client may take over leaving once it was told that the connection ends because it was idle.
 pub(crate) const LEAVE: Duration = Duration::from_secs(5);
@@ -23,17 +9,8 @@ pub(crate) const LEAVE: Duration = Duration::from_secs(5);
 /// to end: it counts on an answer.
 pub(crate) const FIRST_REQUEST: Duration = Duration::from_secs(5);
 
-/// How long a client may take none of the bytes that wait for it.
-pub(crate) const STALL: Duration = Duration::from_secs(60);
-
 /// How often a client on HTTP/2 is asked whether it is still there, and how long it may take to answer.
 pub(crate) const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-
-/// For a TCP connection to Kong.
-pub(crate) const CONNECT: Duration = Duration::from_secs(5);
-
-/// For a TLS handshake with Kong.
-pub(crate) const UPSTREAM_HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long a connection to Kong is kept without use. Kong itself keeps them for 75 s, and closing first means that
 /// none is closed under a request.
@@ -56,11 +33,18 @@ pub(crate) const UPSTREAM_REQUESTS: usize = 900;
 /// The bytes of an answer over HTTP/2 that Kong may send before the client has taken them.
 pub(crate) const UPSTREAM_STREAM_WINDOW: u32 = 256 * 1024;
 
-/// For the requests that are running when the shim is told to end.
-pub(crate) const DRAIN: Duration = Duration::from_secs(30);
-
 /// How long no connection is accepted after the system refused one, for want of file descriptors for example.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The most connections of clients at a time, unless set.
+pub(crate) const CONNECTIONS: usize = 16 * 1024;
+
+/// The file descriptors that are needed for other things than a client's connection and one to Kong for it: listeners,
+/// files, the Admin API, the runtime.
+pub(crate) const OTHER_DESCRIPTORS: usize = 32;
+
+/// How often the log is told that connections wait since there are as many as there may be.
+pub(crate) const FULL_SAID: Duration = Duration::from_secs(60);
 
 /// The connections that wait to be accepted, for each listener.
 pub(crate) const BACKLOG: u32 = 1024;
@@ -82,11 +66,8 @@ pub(crate) const TICKET: usize = 16 * 1024;
 /// fail the handshake of every client over one byte more.
 pub(crate) const CA_NAMES: usize = 63 * 1024;
 
-/// The fields in the header of a request or an answer.
-pub(crate) const HEADER_FIELDS: usize = 200;
-
-/// The bytes of a request's header.
-pub(crate) const HEADER_BYTES: usize = 64 * 1024;
+/// The fields in the header of an answer.
+pub(crate) const ANSWER_HEADER_FIELDS: usize = 200;
 
 /// The bytes of a request's path in the access log.
 pub(crate) const LOGGED_PATH: usize = 1024;
@@ -108,3 +89,6 @@ pub(crate) const LOG_COMPLAINT: Duration = Duration::from_secs(10);
 
 /// For the lines of the access log that wait when the shim ends.
 pub(crate) const LOG_FLUSH: Duration = Duration::from_secs(5);
+
+/// The bytes of an answer's header over HTTP/2.
+pub(crate) const ANSWER_HEADER_BYTES: u32 = 64 * 1024;

@@ -61,17 +61,25 @@ fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 }
 
 /// Accepts connections until `drain` says that the shim ends, each with the shim as it is then; each is served by a task of its own, so that what breaks
-/// one harms no other.
+/// one harms no other. As many at a time as there are [`Places`](crate::places::Places): then nobody is accepted until one ends.
 pub(crate) async fn accept(
     listener: Arc<TcpListener>,
     shim: Arc<ArcSwap<Shim>>,
     connections: TaskTracker,
     drain: CancellationToken,
 ) {
+    let places = Arc::clone(&shim.load().places);
     loop {
         let accepted = tokio::select! {
             () = drain.cancelled() => return,
             accepted = listener.accept() => accepted,
+        };
+        let place = match &accepted {
+            Ok(_) => tokio::select! {
+                () = drain.cancelled() => return,
+                place = places.take() => Some(place),
+            },
+            Err(_) => None,
         };
         let served = accepted.and_then(|(stream, peer)| {
             stream.set_nodelay(true)?;
@@ -84,7 +92,10 @@ pub(crate) async fn accept(
             ))
         });
         match served {
-            Ok(served) => drop(connections.spawn(served)),
+            Ok(served) => drop(connections.spawn(async move {
+                let _place = place;
+                served.await;
+            })),
             Err(error) if is_of_the_connection(&error) => {
                 tracing::debug!(%error, "a connection ended before it was accepted");
             }

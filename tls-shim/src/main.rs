@@ -24,6 +24,8 @@ mod limits;
 mod list;
 mod listen;
 mod multiplexed;
+mod patience;
+mod places;
 mod plugin_server;
 mod proxy;
 mod proxy_protocol;
@@ -127,6 +129,7 @@ async fn run(config: &Path, inherited: Inherited) -> Result<Option<Writing>, Sta
             drain.clone(),
         ));
     }
+    let grace = settings.time_limits.drain;
     let begun_with = Arc::clone(&settings);
     let running =
         Running { config: config.to_owned(), begun_with, settings, watched, shim, following, access_log };
@@ -150,7 +153,7 @@ async fn run(config: &Path, inherited: Inherited) -> Result<Option<Writing>, Sta
     connections.close();
     tokio::select! {
         () = connections.wait() => tracing::info!("drained"),
-        () = sleep(limits::DRAIN) => tracing::warn!(connections = connections.len(), "cut off what still ran"),
+        () = sleep(grace) => tracing::warn!(connections = connections.len(), "cut off what still ran"),
         signal = end.next() => tracing::warn!(signal, connections = connections.len(), "cut off what still ran"),
     }
     if let Some(observers) = observers {

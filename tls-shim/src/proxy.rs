@@ -1,7 +1,7 @@
 //! This knows the way of a request: from a client's connection to Kong and back.
 
 use std::error::Error;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, UPGRADE};
@@ -18,6 +18,7 @@ use crate::body::Outgoing;
 use crate::grpc;
 use crate::handoff::HandOff;
 use crate::headers::{self, Onward, Way};
+use crate::patience::Patience;
 use crate::plugin_server::PluginServer;
 use crate::record::{Record, Side};
 use crate::sni::ServerName;
@@ -27,6 +28,9 @@ use crate::websocket;
 
 /// What Kong says where its own upstream fails.
 const BAD_GATEWAY: &str = "An invalid response was received from the upstream server";
+
+/// What Kong says where its own upstream takes too long.
+const GATEWAY_TIMEOUT: &str = "The upstream server is timing out";
 
 /// What all requests of a connection have in common.
 pub(crate) struct Client {
@@ -42,6 +46,10 @@ pub(crate) struct Client {
     pub(crate) after: After,
     /// Its ways to Kong.
     pub(crate) upstream: Upstream,
+    /// The fields that the header of a request may have.
+    pub(crate) header_fields: usize,
+    /// How long Kong may take for the header of an answer.
+    pub(crate) answer_limit: Option<Duration>,
 }
 
 /// Sends a request to Kong and gives its answer, or one of the shim's own. `asks` says who would be asked for a
@@ -72,7 +80,12 @@ pub(crate) async fn proxy(
         None if websocket::is_asked_for(&request) => Onward::WebSocket,
         None => Onward::Http1,
     };
-    let body = Outgoing { body, counts: record.counts() };
+    let patience = client.answer_limit.map(|limit| (Patience::begin(), limit));
+    let body = Outgoing {
+        body,
+        counts: record.counts(),
+        patience: patience.as_ref().map(|(patience, _)| patience.clone()),
+    };
     let hand_off = client.hand_off.as_ref().map(|hand_off| hand_off.values(SystemTime::now()));
     headers::to_kong(&mut request.headers, host, body.length(), client.way, hand_off, onward);
 
@@ -80,9 +93,26 @@ pub(crate) async fn proxy(
     *outgoing.method_mut() = request.method.clone();
     *outgoing.uri_mut() = Uri::from(target);
     *outgoing.headers_mut() = request.headers;
-    let answered = match grpc {
-        Some(host) => client.upstream.send_grpc(host, outgoing).await,
-        None => client.upstream.send(outgoing).await,
+    let sent = async {
+        match grpc {
+            Some(host) => client.upstream.send_grpc(host, outgoing).await,
+            None => client.upstream.send(outgoing).await,
+        }
+    };
+    let late = async {
+        match &patience {
+            Some((patience, limit)) => patience.ends(*limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let answered = tokio::select! {
+        // An answer that is there is never late.
+        biased;
+        answered = sent => answered,
+        () = late => {
+            tracing::warn!(path = request.uri.path(), "Kong took too long for an answer");
+            return answer(&request.method, record, StatusCode::GATEWAY_TIMEOUT, "kong_too_slow", GATEWAY_TIMEOUT);
+        }
     };
     let mut response = match answered {
         Ok(response) => response,
@@ -122,7 +152,7 @@ fn admit(
     client: &Client,
     asks: impl FnOnce(&ServerName) -> bool,
 ) -> Result<HeaderValue, Refusal> {
-    let host = authority::host(request)?;
+    let host = authority::host(request, client.header_fields)?;
     if !client.asked && authority::is_misdirected(&host, asks) {
         return Err(Refusal::Misdirected);
     }

@@ -92,11 +92,24 @@ impl Running {
             tracing::warn!(key, "{cause}: this has changed, and counts after a restart only");
         }
         self.watched.name(&self.settings);
+        let has_tls = self.reload_limits_and_tls(cause);
         let parts = Part::ALL.map(|part| self.reload_part(part, cause));
         let has_source = self.reload_source(cause).await;
-        if has_log && has_source && parts.into_iter().all(|is_reloaded| is_reloaded) {
+        if has_log && has_tls && has_source && parts.into_iter().all(|is_reloaded| is_reloaded) {
             tracing::info!("{cause}: reloaded");
         }
+    }
+
+    /// Connections that are there keep the limits that they began with.
+    fn reload_limits_and_tls(&self, cause: Cause) -> bool {
+        let now = Shim::clone(&self.shim.load());
+        let (times, limits) = (self.settings.time_limits, self.settings.limits);
+        self.shim.store(Arc::new(Shim { times, limits, ..now }));
+        let replaced = self.shim.load().tls.replace_settings(&self.settings.tls);
+        if let Err(error) = &replaced {
+            tracing::error!(%error, "{cause}: versions, ciphers and groups stay as they were");
+        }
+        replaced.is_ok()
     }
 
     fn reopen_access_log(&self, cause: Cause) -> bool {

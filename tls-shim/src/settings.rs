@@ -3,10 +3,12 @@
 //! A key that is not known, or not supported, is an error: nobody shall believe in a setting that does nothing.
 
 mod access_log;
+mod bounds;
 mod length_of_time;
 mod network;
 mod session_tickets;
 mod source;
+mod tls;
 mod upstream;
 
 use std::net::{IpAddr, SocketAddr};
@@ -18,9 +20,11 @@ use crate::file::{self, FileError};
 use crate::proxy_protocol;
 
 pub(crate) use self::access_log::AccessLog;
+pub(crate) use self::bounds::{Limits, TimeLimits};
 use self::network::Network;
 pub(crate) use self::session_tickets::{SessionTickets, TicketSettings};
 pub(crate) use self::source::{AdminApi, Source};
+pub(crate) use self::tls::TlsSettings;
 pub(crate) use self::upstream::{Upstream, UpstreamTls};
 
 /// All that the shim is told, valid.
@@ -58,6 +62,13 @@ pub(crate) struct Settings {
     /// Where a line for each request goes.
     #[serde(default)]
     pub(crate) access_log: AccessLog,
+    /// What clients may choose from in a handshake.
+    #[serde(default)]
+    pub(crate) tls: TlsSettings,
+    #[serde(default)]
+    pub(crate) time_limits: TimeLimits,
+    #[serde(default)]
+    pub(crate) limits: Limits,
 }
 
 /// A certificate with its chain, and its private key, both in PEM.
@@ -105,6 +116,7 @@ impl Settings {
     /// The keys of what differs from settings that the shim has begun with, and counts after a restart only.
     pub(crate) fn fixed_that_differ(&self, begun_with: &Self) -> impl Iterator<Item = &'static str> {
         let old = begun_with;
+        let (times, old_times) = (&self.time_limits, &old.time_limits);
         let differ = [
             ("listen", self.listen != old.listen),
             ("upstream", self.upstream != old.upstream),
@@ -114,6 +126,10 @@ impl Settings {
             ("accept_proxy_protocol", self.accept_proxy_protocol != old.accept_proxy_protocol),
             ("plugin_server", self.plugin_server != old.plugin_server),
             ("access_log", self.access_log != old.access_log),
+            ("time_limits.upstream_connect", times.upstream_connect != old_times.upstream_connect),
+            ("time_limits.upstream_handshake", times.upstream_handshake != old_times.upstream_handshake),
+            ("time_limits.drain", times.drain != old_times.drain),
+            ("limits.connections", self.limits.connections != old.limits.connections),
         ];
         differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key)
     }
@@ -219,6 +235,17 @@ proof_key_file: /usr/local/kong/mtls-auth.key
                     "access_log",
                 ],
             ),
+            (
+                "proof_key_file",
+                "time_limits: {header: 1s, upstream_connect: 1s, upstream_handshake: 1s, drain: 1s}\n\
+                 limits: {connections: 1, streams: 1}\ntls: {min_version: '1.3'}\nproof_key_file",
+                &[
+                    "time_limits.upstream_connect",
+                    "time_limits.upstream_handshake",
+                    "time_limits.drain",
+                    "limits.connections",
+                ],
+            ),
         ] {
             let settings = Settings::parse(&GOOD.replace(from, to)).unwrap();
             assert_eq!(settings.fixed_that_differ(&begun_with).collect::<Vec<_>>(), keys, "{to}");
@@ -301,6 +328,27 @@ proof_key_file: /usr/local/kong/mtls-auth.key
             ("proof_key_file:", "access_log: syslog\nproof_key_file:", "access_log", "line 8"),
             ("proof_key_file:", "grpc_upstream: h2c://a\nproof_key_file:", "grpc_upstream", "line 8"),
             ("proof_key_file:", "upstream: http://a\nproof_key_file:", "upstream", "line 8"),
+            (
+                "proof_key_file:",
+                "tls: {ciphers: [aNULL]}\nproof_key_file:",
+                "tls.ciphers: \"aNULL\" is not a cipher",
+                "line 8",
+            ),
+            ("proof_key_file:", "tls: {groups: []}\nproof_key_file:", "tls.groups: ", "line 8"),
+            ("proof_key_file:", "tls: {min_version: 1}\nproof_key_file:", "tls.min_version: ", "line 8"),
+            (
+                "proof_key_file:",
+                "time_limits:\n  header: 0s\nproof_key_file:",
+                "time_limits.header: ",
+                "line 9",
+            ),
+            ("proof_key_file:", "time_limits: {head: 1s}\nproof_key_file:", "head", "line 8"),
+            (
+                "proof_key_file:",
+                "limits:\n  streams: 0\nproof_key_file:",
+                "limits.streams: it is not between 1 and 1000",
+                "line 9",
+            ),
             ("listen: [\"0.0.0.0:8443\", \"[::1]:0\"]\n", "", "listen", "line"),
             ("proof_key_file: /usr/local/kong/mtls-auth.key\n", "", "proof_key_file", "line"),
             ("  declarative_config: /etc/kong/kong.yml\n", "", "declarative_config", "line"),

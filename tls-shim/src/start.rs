@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::connection::Shim;
 use crate::file::FileError;
 use crate::listen::BindError;
+use crate::places::Places;
 use crate::plugin_server::PluginServer;
 use crate::record::Observers;
 use crate::settings::{self, Settings};
@@ -56,13 +57,23 @@ pub(crate) async fn shim(
     let tls = Arc::new(tls(settings, certificate, Arc::clone(&map), &entities)?);
     say(&entities, &map, &followed);
     let following = tokio::spawn(follow(followed, Arc::clone(&tls)));
-    let fronts = settings.accept_proxy_protocol.clone();
     let plugin_server = match settings.plugin_server.clone() {
         // It is watched for as long as the process runs: another socket needs a restart.
         Some(socket) => Some(PluginServer::watch(socket).await),
         None => None,
     };
-    Ok((Shim { tls, proof_key, kong, plugin_server, fronts, observers }, following))
+    let shim = Shim {
+        tls,
+        proof_key,
+        kong,
+        plugin_server,
+        fronts: settings.accept_proxy_protocol.clone(),
+        times: settings.time_limits,
+        limits: settings.limits,
+        places: Arc::new(Places::new(settings.limits.connections)),
+        observers,
+    };
+    Ok((shim, following))
 }
 
 /// As [`Tls::new`], with the session tickets that the settings want.
@@ -73,7 +84,7 @@ pub(crate) fn tls(
     entities: &Entities,
 ) -> Result<Tls, StartError> {
     let tickets = tickets(&settings.session_tickets)?;
-    refusal(settings, Tls::new(certificate, tickets, map, entities))
+    refusal(settings, Tls::new(&settings.tls, certificate, tickets, map, entities))
 }
 
 /// What the settings say of session tickets.

@@ -22,10 +22,13 @@ use openssl::ssl::{
     SslCipherRef, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef, SslSessionCacheMode,
     SslVerifyMode, select_next_proto,
 };
+use openssl::stack::Stack;
+use openssl::x509::X509Name;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_openssl::SslStream;
 
 use crate::limits;
+use crate::settings::TlsSettings;
 use crate::sni::{ServerName, SniMap};
 use crate::tls::contexts::Contexts;
 use crate::tls::decision::{Decision, Resumption};
@@ -38,18 +41,21 @@ pub(crate) use self::session_tickets::{SecretsError, SessionTickets};
 /// What the shim speaks, the best first, in the form of ALPN (RFC 7301, section 3.1).
 const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
 
-/// The groups for key exchange: those of Mozilla's intermediate configuration, of which OpenSSL 3.5 and newer know the first.
-const GROUPS: [&str; 2] = ["X25519MLKEM768:X25519:P-256:P-384", "X25519:P-256:P-384"];
-
 /// Does handshakes.
 pub(crate) struct Tls {
+    front: ArcSwap<Front>,
+    /// Whoever makes the next front or state of one holds it, so that nobody's change is lost.
+    changing: Mutex<()>,
+}
+
+/// All contexts under the same settings. A handshake ends under those that it began under, with the last state that these had.
+struct Front {
+    settings: TlsSettings,
     /// Where every handshake begins. Its only use is to have the callback that chooses another.
     entrance: SslContext,
     /// A context like those that handshakes go on with.
     plain: SslContext,
     state: Arc<ArcSwap<State>>,
-    /// Whoever makes the next state of one holds it, so that nobody's change is lost.
-    changing: Mutex<()>,
 }
 
 /// What handshakes go by. It is replaced as a whole.
@@ -61,6 +67,8 @@ struct State {
     default: Arc<ServerCertificate>,
     /// None: sessions are not resumed.
     tickets: Option<Arc<SessionTickets>>,
+    /// See [`TlsSettings::fingerprint`].
+    fingerprint: Arc<str>,
 }
 
 /// What a handshake told.
@@ -90,38 +98,55 @@ impl Tls {
     /// # Errors
     /// OpenSSL refuses the default certificate, for a key that is too weak for example.
     pub(crate) fn new(
+        settings: &TlsSettings,
         default: ServerCertificate,
         tickets: Option<SessionTickets>,
         map: Arc<SniMap>,
         entities: &Entities,
     ) -> Result<Self, ErrorStack> {
-        let plain = context(builder()?);
+        let plain = context(builder(settings)?);
         is_taken(&plain, &default)?;
         let state = State {
             contexts: Arc::new(Contexts::nobody(plain.clone())),
             certificates: Arc::default(),
             default: shown_by_default(default),
             tickets: tickets.map(Arc::new),
+            fingerprint: settings.fingerprint().into(),
         };
-        let state = Arc::new(ArcSwap::from_pointee(state));
-        let mut entrance = builder()?;
-        choose_by_name(&mut entrance, Arc::clone(&state));
-        let tls = Self { entrance: context(entrance), plain, state, changing: Mutex::default() };
+        let front = Front::new(settings.clone(), plain, state)?;
+        let tls = Self { front: ArcSwap::from_pointee(front), changing: Mutex::default() };
         tls.follow(map, entities);
         Ok(tls)
+    }
+
+    /// From now on, handshakes begin under these settings. Sessions from before are full handshakes.
+    ///
+    /// # Errors
+    /// OpenSSL refuses them: those before stay.
+    pub(crate) fn replace_settings(&self, settings: &TlsSettings) -> Result<(), ErrorStack> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let front = self.front.load();
+        if front.settings == *settings {
+            return Ok(());
+        }
+        let now = front.state.load_full();
+        let plain = context(builder(settings)?);
+        let nobody = Contexts::nobody(plain.clone());
+        let contexts = nobody.next(Arc::clone(now.contexts.map()), |names| named(settings, names));
+        let (contexts, fingerprint) = (Arc::new(contexts), settings.fingerprint().into());
+        let state = State { contexts, fingerprint, ..State::clone(&now) };
+        self.front.store(Arc::new(Front::new(settings.clone(), plain, state)?));
+        Ok(())
     }
 
     /// From now on, handshakes ask whom `map` says and show the certificates of `entities`. Those that have begun end as
     /// they began. What is wrong with a certificate is logged, once for as long as it stays as it is.
     pub(crate) fn follow(&self, map: Arc<SniMap>, entities: &Entities) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.state.load_full();
-        let contexts = now.contexts.next(map, |names| {
-            let mut with_names = builder()?;
-            with_names.set_client_ca_list(names);
-            Ok(context(with_names))
-        });
-        let certificates = now.certificates.next(entities, |certificate| is_taken(&self.plain, certificate));
+        let front = self.front.load();
+        let now = front.state.load_full();
+        let contexts = now.contexts.next(map, |names| named(&front.settings, names));
+        let certificates = now.certificates.next(entities, |certificate| is_taken(&front.plain, certificate));
         certificates.news().iter().for_each(say);
         let counts = certificates.counts();
         tracing::info!(
@@ -132,7 +157,7 @@ impl Tls {
             "server certificates by name"
         );
         let (contexts, certificates) = (Arc::new(contexts), Arc::new(certificates));
-        self.state.store(Arc::new(State { contexts, certificates, ..State::clone(&now) }));
+        front.state.store(Arc::new(State { contexts, certificates, ..State::clone(&now) }));
     }
 
     /// From now on, handshakes show this one where Kong has none for a name.
@@ -140,33 +165,35 @@ impl Tls {
     /// # Errors
     /// OpenSSL refuses it: the one before stays.
     pub(crate) fn replace_default(&self, default: ServerCertificate) -> Result<(), ErrorStack> {
-        is_taken(&self.plain, &default)?;
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.state.load_full();
-        self.state.store(Arc::new(State { default: shown_by_default(default), ..State::clone(&now) }));
+        let front = self.front.load();
+        is_taken(&front.plain, &default)?;
+        let now = front.state.load_full();
+        front.state.store(Arc::new(State { default: shown_by_default(default), ..State::clone(&now) }));
         Ok(())
     }
 
     /// From now on, handshakes go by these tickets; None: nobody gets any, and those that clients have do not count.
     pub(crate) fn replace_tickets(&self, tickets: Option<SessionTickets>) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.state.load_full();
-        self.state.store(Arc::new(State { tickets: tickets.map(Arc::new), ..State::clone(&now) }));
+        let front = self.front.load();
+        let now = front.state.load_full();
+        front.state.store(Arc::new(State { tickets: tickets.map(Arc::new), ..State::clone(&now) }));
     }
 
     /// What handshakes go by now.
     pub(crate) fn tickets(&self) -> Option<Arc<SessionTickets>> {
-        self.state.load().tickets.clone()
+        self.front.load().state.load().tickets.clone()
     }
 
     /// The server certificates that handshakes show now.
     pub(crate) fn certificates(&self) -> Arc<Certificates> {
-        Arc::clone(&self.state.load().certificates)
+        Arc::clone(&self.front.load().state.load().certificates)
     }
 
     /// Whether a handshake that began now would ask a client that names this server.
     pub(crate) fn asks(&self, name: &ServerName) -> bool {
-        self.state.load().contexts.choose(name).0
+        self.front.load().state.load().contexts.choose(name).0
     }
 
     /// Does the server's side of a handshake.
@@ -178,7 +205,7 @@ impl Tls {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let begun = Instant::now();
-        let mut stream = SslStream::new(Ssl::new(&self.entrance)?, stream)?;
+        let mut stream = SslStream::new(Ssl::new(&self.front.load().entrance)?, stream)?;
         Pin::new(&mut stream).accept().await?;
         // Without a decision there was no callback, which cannot be; nobody knows then what was asked.
         let decision = Decision::of(stream.ssl()).ok_or_else(ErrorStack::get)?;
@@ -193,6 +220,15 @@ impl Tls {
             took: begun.elapsed(),
         };
         Ok((stream, handshake))
+    }
+}
+
+impl Front {
+    fn new(settings: TlsSettings, plain: SslContext, state: State) -> Result<Self, ErrorStack> {
+        let state = Arc::new(ArcSwap::from_pointee(state));
+        let mut entrance = builder(&settings)?;
+        choose_by_name(&mut entrance, Arc::clone(&state));
+        Ok(Self { settings, entrance: context(entrance), plain, state })
     }
 }
 
@@ -212,7 +248,13 @@ impl State {
         ssl.set_ssl_context(context)?;
         shown.give(ssl)?;
         let resumption = self.tickets.as_ref().map(|tickets| {
-            let policy = Policy::new(&server_name, asks, self.contexts.generation(), shown.digest());
+            let policy = Policy::new(
+                &server_name,
+                asks,
+                self.contexts.generation(),
+                shown.digest(),
+                &self.fingerprint,
+            );
             let is_bound = raw::offers_extended_master_secret(ssl);
             Resumption { tickets: Arc::clone(tickets), policy, is_bound }
         });
@@ -251,9 +293,11 @@ fn say(Trouble { broken, id, names, reason }: &Trouble) {
 /// All that every context has. Several are used for one connection, so none may have anything that another has not: which
 /// of its parts OpenSSL takes over when a connection changes its context, and which it leaves, is nowhere promised. None has
 /// a certificate: what a connection took over from it could be shown beside its own, as the one of another kind.
-fn builder() -> Result<SslAcceptorBuilder, ErrorStack> {
+fn builder(settings: &TlsSettings) -> Result<SslAcceptorBuilder, ErrorStack> {
     let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
-    builder.set_groups_list(GROUPS[0]).or_else(|_| builder.set_groups_list(GROUPS[1]))?;
+    settings.apply(&mut builder)?;
+    // The list is ours to order; but a client that likes ChaCha20 best has no hardware for AES.
+    builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::PRIORITIZE_CHACHA);
     // A chain is what stands in the certificate's file: OpenSSL has no CAs to look for more.
     builder.set_mode(SslMode::NO_AUTO_CHAIN);
     resume_by_tickets(&mut builder)?;
@@ -266,6 +310,13 @@ fn builder() -> Result<SslAcceptorBuilder, ErrorStack> {
     // Asked is what stands where the callback below does not run.
     builder.set_verify(SslVerifyMode::PEER);
     Ok(builder)
+}
+
+/// A context that sends these CA names.
+fn named(settings: &TlsSettings, names: Stack<X509Name>) -> Result<SslContext, ErrorStack> {
+    let mut builder = builder(settings)?;
+    builder.set_client_ca_list(names);
+    Ok(context(builder))
 }
 
 fn context(builder: SslAcceptorBuilder) -> SslContext {

@@ -161,7 +161,7 @@ impl Upstream {
 async fn open_http1(dial: &Dial, caller: &Caller) -> Result<http1::SendRequest<Outgoing>, SendError> {
     let stream = dial.connect(caller, Protocol::Http1).await?;
     let (sender, connection) =
-        http1::Builder::new().max_headers(limits::HEADER_FIELDS).handshake(stream).await?;
+        http1::Builder::new().max_headers(limits::ANSWER_HEADER_FIELDS).handshake(stream).await?;
     drive(connection.with_upgrades());
     Ok(sender)
 }
@@ -178,7 +178,7 @@ async fn open_http2(dial: &Dial, caller: &Caller) -> Result<http2::SendRequest<O
         .keep_alive_timeout(patience)
         .initial_stream_window_size(window)
         .initial_connection_window_size(window * limits::UPSTREAM_STREAMS as u32)
-        .max_header_list_size(limits::HEADER_BYTES as u32)
+        .max_header_list_size(limits::ANSWER_HEADER_BYTES)
         .handshake(stream)
         .await?;
     drive(connection);

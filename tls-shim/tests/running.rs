@@ -91,11 +91,15 @@ fn the_shim_outlives_a_want_of_file_descriptors() {
     let dir = tempfile::tempdir().unwrap();
     let upstream = Upstream::start();
     write_settings(dir.path(), "[\"127.0.0.1:0\"]", upstream.address());
+    let settings = std::fs::read_to_string(dir.path().join("shim.yml")).unwrap();
+    // More than there are descriptors for.
+    std::fs::write(dir.path().join("shim.yml"), settings + "limits: {connections: 1000}\n").unwrap();
     write_entities(dir.path(), ONE_ROUTE);
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "ulimit -n 40; exec \"$0\" --config \"$1\"", env!("CARGO_BIN_EXE_tls-shim")]);
     let shim = Process::start(command.arg(dir.path().join("shim.yml")));
     let address = listening(&shim);
+    shim.wait_for("than the file descriptors are good for");
     let many: Vec<_> = (0..60).map(|_| TcpStream::connect(address).unwrap()).collect();
     shim.wait_for("no connection can be accepted");
     drop(many);
@@ -165,6 +169,9 @@ fn whatever_is_wrong_is_named_and_nothing_starts() {
             "No such file",
         ),
         (|dir| replace(dir, "http://", "ftp://"), "shim.yml", "upstream"),
+        (|dir| replace(dir, "kong:", "tls: {ciphers: [aNULL]}\nkong:"), "shim.yml", "tls.ciphers"),
+        (|dir| replace(dir, "kong:", "limits: {header_bytes: 1}\nkong:"), "shim.yml", "limits.header_bytes"),
+        (|dir| replace(dir, "kong:", "time_limits: {idle: 0s}\nkong:"), "shim.yml", "time_limits.idle"),
         (|dir| replace(dir, "kong:", "upstream_tls: {verify_sni: true}\nkong:"), "shim.yml", "upstream_tls"),
         (
             |dir| {

@@ -51,6 +51,11 @@ impl Contexts {
         Self { map, plain: self.plain.clone(), contexts }
     }
 
+    /// Who is asked.
+    pub(super) fn map(&self) -> &Arc<SniMap> {
+        &self.map
+    }
+
     /// That of the map: see [`SniMap::generation`].
     pub(super) fn generation(&self) -> &[u8; 32] {
         self.map.generation()

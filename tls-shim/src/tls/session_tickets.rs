@@ -33,14 +33,22 @@ pub(crate) struct SessionTickets {
 }
 
 /// All that a session may depend on, as a digest: whom the client named, whether it was asked, the generation of the map,
-/// and the server certificate that it was shown.
+/// the server certificate that it was shown, and the settings of TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Policy([u8; 32]);
 
 impl Policy {
-    /// The generation stands for all that the map says, and with the name for the entry that counts and its CA set.
-    pub(super) fn new(name: &ServerName, asks: bool, generation: &[u8; 32], shown: &[u8; 32]) -> Self {
+    /// Of TLS settings (`tls`) OpenSSL would look at the version alone, and resume a session of TLS 1.2 whose cipher is
+    /// not allowed any more. The generation stands for all that the map says, and with the name for the entry that counts and its CA set.
+    pub(super) fn new(
+        name: &ServerName,
+        asks: bool,
+        generation: &[u8; 32],
+        shown: &[u8; 32],
+        tls: &str,
+    ) -> Self {
         // Each part has a fixed length but for the last.
+        let tls: [u8; 32] = Sha256::digest(tls).into();
         let kind = match name {
             ServerName::None => 0,
             ServerName::Name(_) => 1,
@@ -48,6 +56,7 @@ impl Policy {
         };
         let digest = Sha256::new_with_prefix(generation)
             .chain_update(shown)
+            .chain_update(tls)
             .chain_update([u8::from(asks), kind])
             .chain_update(name.as_str());
         Self(digest.finalize().into())

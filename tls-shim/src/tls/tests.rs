@@ -62,7 +62,8 @@ async fn the_default_is_replaced_while_handshakes_go_on_and_stays_where_the_new_
     let text = serde_json::json!({"_format_version": "3.0", "certificates": [certificate]}).to_string();
     let entities = kong_entities::parse_json(&text).unwrap();
     let issuer = Ca::root("issuer");
-    let tls = Tls::new(read(&first, &[&issuer]), None, Arc::default(), &entities).unwrap();
+    let tls =
+        Tls::new(&TlsSettings::default(), read(&first, &[&issuer]), None, Arc::default(), &entities).unwrap();
     assert_eq!(shown(&tls, client(), "a.example").await.unwrap(), [first.der, issuer.der()]);
 
     tls.replace_default(read(&second, &[])).unwrap();
@@ -75,13 +76,15 @@ async fn the_default_is_replaced_while_handshakes_go_on_and_stays_where_the_new_
     // A change of Kong's configuration leaves it alone.
     tls.follow(Arc::default(), &Entities::default());
     assert_eq!(shown(&tls, client(), "named.example").await.unwrap(), [second.der]);
-    assert!(Tls::new(read(&weak, &[]), None, Arc::default(), &entities).is_err());
+    assert!(Tls::new(&TlsSettings::default(), read(&weak, &[]), None, Arc::default(), &entities).is_err());
 }
 
 #[tokio::test]
 async fn a_client_that_names_another_server_in_its_second_hello_is_refused() {
     let server = leaf("a.example");
-    let tls = Tls::new(read(&server, &[]), None, Arc::default(), &Entities::default()).unwrap();
+    let tls =
+        Tls::new(&TlsSettings::default(), read(&server, &[]), None, Arc::default(), &Entities::default())
+            .unwrap();
     for (second, is_served) in
         [("a.example", true), ("A.example.", true), ("b.example", false), ("127.0.0.1", false)]
     {

@@ -16,7 +16,7 @@ fn own() -> SessionTickets {
 }
 
 fn policy(name: &str) -> Policy {
-    Policy::new(&ServerName::from_wire(Some(name.as_bytes())), true, &[1; 32], &[2; 32])
+    Policy::new(&ServerName::from_wire(Some(name.as_bytes())), true, &[1; 32], &[2; 32], "tls")
 }
 
 fn opens(tickets: &SessionTickets, key: &TicketKey, policy: &Policy, now: SystemTime) -> Option<bool> {
@@ -29,20 +29,21 @@ fn opens(tickets: &SessionTickets, key: &TicketKey, policy: &Policy, now: System
 #[test]
 fn a_policy_is_another_where_anything_of_it_is() {
     let name = |name: &[u8]| ServerName::from_wire(Some(name));
-    let original = Policy::new(&name(b"a.example"), true, &[1; 32], &[2; 32]);
-    assert_eq!(original, Policy::new(&name(b"A.example."), true, &[1; 32], &[2; 32]));
+    let original = Policy::new(&name(b"a.example"), true, &[1; 32], &[2; 32], "tls");
+    assert_eq!(original, Policy::new(&name(b"A.example."), true, &[1; 32], &[2; 32], "tls"));
     for other in [
-        Policy::new(&name(b"b.example"), true, &[1; 32], &[2; 32]),
-        Policy::new(&ServerName::Undecidable("a.example".into()), true, &[1; 32], &[2; 32]),
-        Policy::new(&name(b"a.example"), false, &[1; 32], &[2; 32]),
-        Policy::new(&name(b"a.example"), true, &[2; 32], &[2; 32]),
-        Policy::new(&name(b"a.example"), true, &[1; 32], &[1; 32]),
-        Policy::new(&ServerName::None, true, &[1; 32], &[2; 32]),
+        Policy::new(&name(b"b.example"), true, &[1; 32], &[2; 32], "tls"),
+        Policy::new(&ServerName::Undecidable("a.example".into()), true, &[1; 32], &[2; 32], "tls"),
+        Policy::new(&name(b"a.example"), false, &[1; 32], &[2; 32], "tls"),
+        Policy::new(&name(b"a.example"), true, &[2; 32], &[2; 32], "tls"),
+        Policy::new(&name(b"a.example"), true, &[1; 32], &[1; 32], "tls"),
+        Policy::new(&name(b"a.example"), true, &[1; 32], &[2; 32], "other"),
+        Policy::new(&ServerName::None, true, &[1; 32], &[2; 32], "tls"),
     ] {
         assert_ne!(original, other);
     }
-    let empty = Policy::new(&name(b""), true, &[1; 32], &[2; 32]);
-    assert_ne!(empty, Policy::new(&ServerName::None, true, &[1; 32], &[2; 32]));
+    let empty = Policy::new(&name(b""), true, &[1; 32], &[2; 32], "tls");
+    assert_ne!(empty, Policy::new(&ServerName::None, true, &[1; 32], &[2; 32], "tls"));
 }
 
 #[test]
