@@ -49,24 +49,47 @@ pub(crate) struct Snapshot {
 /// # Errors
 /// See [`SourceFault`]. A part is never given for the whole.
 pub async fn snapshot(client: &AdminClient) -> Result<Entities, SourceError> {
-    read(client, None).await.map(|snapshot| snapshot.entities)
+    snapshot_with_configs_of(client, &[PLUGIN]).await
 }
 
-/// The same with what it was made of. `seen` is what an earlier reading gave: it counts as one.
+/// The same with the configurations of these plugins, and of no others.
+///
+/// # Errors
+/// See [`snapshot`].
+pub async fn snapshot_with_configs_of(
+    client: &AdminClient,
+    plugins: &[&str],
+) -> Result<Entities, SourceError> {
+    read_within_time(client, None, plugins).await.map(|snapshot| snapshot.entities)
+}
+
+/// That of [`snapshot`] with what it was made of. `seen` is what an earlier reading gave: it counts as one.
 pub(crate) async fn read(client: &AdminClient, seen: Option<Digest>) -> Result<Snapshot, SourceError> {
-    tokio::time::timeout(MAX_TIME, read_unbounded(client, seen))
+    read_within_time(client, seen, &[PLUGIN]).await
+}
+
+async fn read_within_time(
+    client: &AdminClient,
+    seen: Option<Digest>,
+    configs: &[&str],
+) -> Result<Snapshot, SourceError> {
+    tokio::time::timeout(MAX_TIME, read_unbounded(client, seen, configs))
         .await
         .unwrap_or_else(|_| Err(client.fault(SourceFault::TimedOut(MAX_TIME))))
 }
 
-async fn read_unbounded(client: &AdminClient, mut seen: Option<Digest>) -> Result<Snapshot, SourceError> {
+async fn read_unbounded(
+    client: &AdminClient,
+    mut seen: Option<Digest>,
+    configs: &[&str],
+) -> Result<Snapshot, SourceError> {
     let mut problem = String::new();
     for reading in 0..READINGS {
         if reading > 0 {
             tokio::time::sleep(PAUSE).await;
         }
         let before = client.configuration_hash().await?;
-        let lists = lists(client).await?;
+        let lists = lists(client, configs).await?;
         let unmoved = match before {
             Some(before) => client.configuration_hash().await?.filter(|after| *after == before),
             None => None,
@@ -89,9 +112,9 @@ async fn read_unbounded(client: &AdminClient, mut seen: Option<Digest>) -> Resul
 }
 
 /// All lists. What refers to others comes before them: what is new is then seen with what it refers to, or not at all.
-async fn lists(client: &AdminClient) -> Result<File, SourceError> {
+async fn lists(client: &AdminClient, configs: &[&str]) -> Result<File, SourceError> {
     let mut plugins: Vec<RawPlugin> = list(client, "plugins").await?;
-    for plugin in plugins.iter_mut().filter(|plugin| plugin.name != PLUGIN) {
+    for plugin in plugins.iter_mut().filter(|plugin| !configs.contains(&plugin.name.as_str())) {
         plugin.config = serde_json::Value::Null;
     }
     let routes = list(client, "routes").await?;

@@ -5,7 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kong_entities::{AdminClient, AdminSettings, Certificate, Entities, SourceFault, parse_json, snapshot};
+use kong_entities::{
+    AdminClient, AdminSettings, Certificate, Entities, SourceFault, parse_json, snapshot,
+    snapshot_with_configs_of,
+};
 use serde_json::{Value as Json, json};
 use testbed::fake_admin::{FakeAdmin, JSON, Reply, Seen, kong_of, not_found, ok};
 
@@ -138,8 +141,15 @@ async fn both_sources_give_the_same() {
         let server = FakeAdmin::start(move |seen| kong_of(&listed(), hash, seen)).await;
         let entities = snapshot(&client(&server.url)).await.unwrap();
         assert_eq!(seeable(&entities, true), seeable(&file, true));
-        // Nobody here needs it.
+        // Nobody here needs it, unless they say so.
         assert!(!format!("{entities:?}").contains("SECRET"));
+        let entities = snapshot_with_configs_of(&client(&server.url), &["key-auth"]).await.unwrap();
+        let configs: BTreeMap<_, _> =
+            entities.plugins.iter().map(|plugin| (&*plugin.name, &plugin.config)).collect();
+        assert_eq!(
+            configs,
+            BTreeMap::from([("key-auth", &json!({"secret": "SECRET"})), ("mtls-auth", &Json::Null)])
+        );
     }
 }
 
