@@ -11,7 +11,9 @@ use serde_json::json;
 use crate::access::{self, FAULT, Verdict};
 use crate::certificate_phase;
 use crate::event::{Events, Progress};
+use crate::guard::GuardWatch;
 use crate::instance::{Instances, Shared};
+use crate::pdk::{LogLevel, Pdk};
 use crate::schema::{PLUGIN_NAME, Phase};
 use crate::siblings::Siblings;
 use crate::wire::msgpack::{Call, ReplyBody};
@@ -22,6 +24,9 @@ use crate::wire::protocol::Protocol;
 pub(crate) struct Server {
     pub(crate) instances: Instances,
     pub(crate) events: Events,
+    /// Looks for what keeps requests from passing while no server answers.
+    pub(crate) guard: GuardWatch,
+    shared: Arc<Shared>,
     /// Who else serves the same Kong.
     pub(crate) siblings: Siblings,
     /// How many calls are being answered.
@@ -32,9 +37,12 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(shared: Shared, siblings: Siblings) -> Self {
+        let shared = Arc::new(shared);
         Self {
-            instances: Instances::new(Arc::new(shared), siblings.run()),
+            instances: Instances::new(Arc::clone(&shared), siblings.run()),
             events: Events::new(siblings.run()),
+            guard: GuardWatch::default(),
+            shared,
             siblings,
             calls: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
@@ -93,8 +101,13 @@ impl Server {
         let Some(instance) = self.instances.get(id) else { return ReplyBody::NoInstance { instance: id } };
         let (event, progress) = match phase {
             Phase::Access => {
+                let finding = self.guard.take_finding();
                 let access = |exchange| async move {
-                    access::access(&mut MsgPackPdk(exchange), &instance, SystemTime::now()).await
+                    let mut pdk = MsgPackPdk(exchange);
+                    if let Some(finding) = finding {
+                        pdk.log(LogLevel::Warn, finding).await;
+                    }
+                    access::access(&mut pdk, &instance, SystemTime::now()).await
                 };
                 self.events.begin(access).await
             }
@@ -110,6 +123,7 @@ impl Server {
     }
 
     async fn start_instance(&self, plugin: &str, config: &str) -> ReplyBody {
+        self.guard.begin(&self.shared);
         let started = match plugin {
             PLUGIN_NAME => self.instances.start(config).await,
             _ => Err(format!("this server has no plugin {plugin:?}, only {PLUGIN_NAME}")),

@@ -150,7 +150,7 @@ pub struct Plugin {
     pub scope: Scope,
     /// Its configuration: as written, without the schema's defaults, in a declarative file; with them where it comes from
     /// the Admin API. From there it is null for plugins that the reader did not ask for, which is `mtls-auth` alone unless
-    /// [`crate::snapshot_with_configs_of`] says otherwise: it may hold secrets that nobody here needs.
+    /// [`crate::applied_plugins`] says otherwise: it may hold secrets that nobody here needs.
     pub config: serde_json::Value,
 }
 

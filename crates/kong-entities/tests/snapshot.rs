@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kong_entities::{
-    AdminClient, AdminSettings, Certificate, Entities, SourceFault, parse_json, snapshot,
-    snapshot_with_configs_of,
+    AdminClient, AdminSettings, Certificate, Entities, SourceFault, applied_plugins, parse_json, snapshot,
 };
 use serde_json::{Value as Json, json};
 use testbed::fake_admin::{FakeAdmin, JSON, Reply, Seen, kong_of, not_found, ok};
@@ -143,7 +142,8 @@ async fn both_sources_give_the_same() {
         assert_eq!(seeable(&entities, true), seeable(&file, true));
         // Nobody here needs it, unless they say so.
         assert!(!format!("{entities:?}").contains("SECRET"));
-        let entities = snapshot_with_configs_of(&client(&server.url), &["key-auth"]).await.unwrap();
+        let entities = applied_plugins(&client(&server.url), &["key-auth"]).await.unwrap();
+        assert!(entities.certificates.is_empty() && entities.routes.len() == 3);
         let configs: BTreeMap<_, _> =
             entities.plugins.iter().map(|plugin| (&*plugin.name, &plugin.config)).collect();
         assert_eq!(
