@@ -11,6 +11,7 @@ use kong_entities::{AdminSettings, AdminSettingsError, AdminToken};
 use serde::Deserialize;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::guard::GuardOptions;
 use crate::wire::protocol::Protocol;
 
 /// Mutual-TLS authentication for open-source Kong: the external plugin server.
@@ -36,6 +37,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serves Kong on the socket, as without any command.
     Serve(Options),
+    /// Prints what is missing in Kong's configuration so that no request passes while the server does not answer.
+    Guard(GuardOptions),
 }
 
 /// The options of `serve`, each of which may also stand in the file of `--config`, with `_` for `-`.
@@ -217,7 +220,11 @@ impl Options {
 }
 
 impl EntitySettings {
-    fn settle(
+    /// What the options for it say together.
+    ///
+    /// # Errors
+    /// They contradict each other, or a file of theirs cannot be used.
+    pub(crate) fn settle(
         admin_url: Option<String>,
         token_file: Option<PathBuf>,
         ca_file: Option<PathBuf>,

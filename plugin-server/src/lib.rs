@@ -14,6 +14,7 @@ mod conversation;
 mod details;
 mod entity_source;
 mod event;
+mod guard;
 mod handoff;
 mod health;
 mod ids;
@@ -60,6 +61,7 @@ pub fn main() -> ExitCode {
     }
     let options = match cli.command {
         Some(Command::Serve(options)) => options,
+        Some(Command::Guard(options)) => return guard::run(options),
         None => cli.options,
     };
     let settings = match options.settle() {

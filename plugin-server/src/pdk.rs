@@ -20,6 +20,7 @@ pub(crate) struct Credential {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogLevel {
     Notice,
+    Warn,
     Err,
 }
 

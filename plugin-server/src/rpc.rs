@@ -11,8 +11,9 @@ use serde_json::json;
 use crate::access::{self, Decision, Verdict};
 use crate::certificate_phase;
 use crate::event::{Events, Exchange, Progress};
+use crate::guard::GuardWatch;
 use crate::instance::{Instance, Instances, Shared};
-use crate::pdk::Pdk;
+use crate::pdk::{LogLevel, Pdk};
 use crate::reason::Reason;
 use crate::schema::{PLUGIN_NAME, Phase};
 use crate::siblings::Siblings;
@@ -24,6 +25,9 @@ use crate::wire::protocol::Protocol;
 pub(crate) struct Server {
     pub(crate) instances: Instances,
     pub(crate) events: Events,
+    /// Looks for what keeps requests from passing while no server answers.
+    pub(crate) guard: GuardWatch,
+    shared: Arc<Shared>,
     /// Who else serves the same Kong.
     pub(crate) siblings: Siblings,
     /// How many calls are being answered.
@@ -34,9 +38,12 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(shared: Shared, siblings: Siblings) -> Self {
+        let shared = Arc::new(shared);
         Self {
-            instances: Instances::new(Arc::new(shared), siblings.run()),
+            instances: Instances::new(Arc::clone(&shared), siblings.run()),
             events: Events::new(siblings.run()),
+            guard: GuardWatch::default(),
+            shared,
             siblings,
             calls: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
@@ -97,8 +104,13 @@ impl Server {
         let Some(instance) = self.instances.get(id) else { return ReplyBody::NoInstance { instance: id } };
         let (event, progress) = match phase {
             Phase::Access => {
+                let finding = self.guard.take_finding();
                 let decide = |exchange: Exchange| async move {
-                    access(&exchange, &mut MsgPackPdk(exchange.clone()), &instance).await
+                    let mut pdk = MsgPackPdk(exchange.clone());
+                    if let Some(finding) = finding {
+                        pdk.log(LogLevel::Warn, finding).await;
+                    }
+                    access(&exchange, &mut pdk, &instance).await
                 };
                 self.events.begin(decide).await
             }
@@ -121,6 +133,7 @@ impl Server {
     }
 
     async fn start_instance(&self, plugin: &str, config: &str) -> ReplyBody {
+        self.guard.begin(&self.shared);
         let started = match plugin {
             PLUGIN_NAME => self.instances.start(config).await,
             _ => Err(format!("this server has no plugin {plugin:?}, only {PLUGIN_NAME}")),

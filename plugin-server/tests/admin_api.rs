@@ -127,6 +127,8 @@ async fn cas_and_consumers_are_asked_for_once_within_the_time() {
         assert!(refused(&setup.request(&instance, &setup.leaf("nobody")), 401, "no_consumer"));
     }
     let mut asked = setup.admin.take_targets();
+    // Beside it the server looks for the guard, once.
+    asked.retain(|target| !target.starts_with("/status") && !target.starts_with("/plugins"));
     asked.sort();
     assert_eq!(
         asked,

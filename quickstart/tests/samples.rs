@@ -36,7 +36,34 @@ fn no_sample_is_left_out() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["kong.conf", "kong.yml", "shim.yml"], "each has its test here");
+    assert_eq!(names, ["guard.yml", "kong.conf", "kong.yml", "shim.yml"], "each has its test here");
+}
+
+#[test]
+fn every_sample_is_guarded_in_every_scope() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |name: &str, text: &str| {
+        let file = write(dir.path(), name, text);
+        let mut command = Command::new(binary("mtls-auth"));
+        let output = command.args(["guard", "--check", "--declarative-config"]).arg(file).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap())
+    };
+    for (name, scopes) in [
+        ("kong.yml", &["on route payments"][..]),
+        ("guard.yml", &["on route refunds", "on service payments", "on everything"]),
+    ] {
+        let text = sample(name);
+        let (success, said) = check(name, &text);
+        let expected: Vec<_> = scopes.iter().map(|scope| format!("mtls-auth {scope}: guarded")).collect();
+        let mut lines: Vec<_> = said.lines().collect();
+        lines.sort_unstable();
+        let mut expected: Vec<_> = expected.iter().map(String::as_str).collect();
+        expected.sort_unstable();
+        assert_eq!((success, lines), (true, expected));
+        // By these functions, and by nothing else.
+        let (success, said) = check(name, &text.replace("503", "200"));
+        assert!(!success && said.matches("UNGUARDED").count() == scopes.len(), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::lookups::{CacheCounts, Lookups};
 use crate::{AdminClient, CaCertificate, Consumer, Entities, Followed, Mapping, SourceError, SourceFault};
-use crate::{admin, ids};
+use crate::{admin, applied_plugins, ids};
 
 /// How many consumers, found or not, are remembered.
 const CONSUMERS: u64 = 10_000;
@@ -158,6 +158,18 @@ impl Directory {
         match self {
             Self::Declarative(_) => Ok(()),
             Self::Admin(admin) => admin.check().await,
+        }
+    }
+
+    /// Services, routes and plugins, with at least the configurations of these plugins. From the Admin API all is read anew,
+    /// and nothing besides.
+    ///
+    /// # Errors
+    /// Those of [`applied_plugins`].
+    pub async fn applied_plugins(&self, plugins: &[&str]) -> Result<Arc<Entities>, SourceError> {
+        match self {
+            Self::Declarative(entities) => Ok(entities.entities.borrow().clone()),
+            Self::Admin(admin) => applied_plugins(&admin.client, plugins).await.map(Arc::new),
         }
     }
 

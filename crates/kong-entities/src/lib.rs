@@ -32,7 +32,7 @@ pub use model::{
     CaCertificate, Certificate, CertificateAndKey, Consumer, Entities, Plugin, PrivateKey, Route, Scope,
     Service, is_pem,
 };
-pub use snapshot::snapshot;
+pub use snapshot::{applied_plugins, snapshot};
 pub use snapshot_file::{SnapshotFileError, read_snapshot_file};
 pub use source_error::{SourceError, SourceFault};
 pub use watched::{POLL_INTERVAL, Watched, follow_file, watch};

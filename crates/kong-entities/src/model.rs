@@ -110,6 +110,10 @@ pub struct Consumer {
 pub struct Service {
     /// Its name, or its id where it has none: for people to read.
     pub label: String,
+    /// Kong's id of it. None where a declarative file names none.
+    pub id: Option<String>,
+    /// Unique among services.
+    pub name: Option<String>,
 }
 
 /// A `routes` entity.
@@ -117,6 +121,10 @@ pub struct Service {
 pub struct Route {
     /// Its name, or its id where it has none: for people to read.
     pub label: String,
+    /// Kong's id of it. None where a declarative file names none.
+    pub id: Option<String>,
+    /// Unique among routes.
+    pub name: Option<String>,
     /// Index of its service in [`Entities::services`].
     pub service: Option<usize>,
     /// The server names that it matches, as written: exact, `*.example.com` or `example.*`. Empty: it matches any.
@@ -130,14 +138,19 @@ pub struct Route {
 /// A `plugins` entity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plugin {
+    /// Kong's id of it. None where a declarative file names none.
+    pub id: Option<String>,
     /// The name of the plugin, such as `mtls-auth`.
     pub name: String,
     /// Whether Kong runs it.
     pub enabled: bool,
+    /// The protocols of routes that it applies to. None where the source leaves them to the schema of the plugin.
+    pub protocols: Option<Vec<String>>,
     /// What it applies to.
     pub scope: Scope,
     /// Its configuration: as written, without the schema's defaults, in a declarative file; with them where it comes from
-    /// the Admin API. From there it is null for other plugins than `mtls-auth`: it may hold secrets that nobody here needs.
+    /// the Admin API. From there it is null for plugins that the reader did not ask for, which is `mtls-auth` alone unless
+    /// [`crate::applied_plugins`] says otherwise: it may hold secrets that nobody here needs.
     pub config: serde_json::Value,
 }
 
@@ -157,8 +170,10 @@ impl Entities {
     /// so that whoever asks it who is to be asked for a certificate hears: everybody.
     pub fn unknown() -> Self {
         let everything = Plugin {
+            id: None,
             name: PLUGIN.into(),
             enabled: true,
+            protocols: None,
             scope: Scope::default(),
             config: serde_json::Value::Null,
         };

@@ -52,21 +52,52 @@ pub async fn snapshot(client: &AdminClient) -> Result<Entities, SourceError> {
     read(client, None).await.map(|snapshot| snapshot.entities)
 }
 
-/// The same with what it was made of. `seen` is what an earlier reading gave: it counts as one.
+/// What applies where: services, routes and plugins alone, with the configurations of these plugins and of no others.
+/// Certificates are not asked for, and so no private keys.
+///
+/// # Errors
+/// See [`snapshot`].
+pub async fn applied_plugins(client: &AdminClient, configs: &[&str]) -> Result<Entities, SourceError> {
+    let wanted = Wanted { configs, certificates: false };
+    read_within_time(client, None, wanted).await.map(|snapshot| snapshot.entities)
+}
+
+/// That of [`snapshot`] with what it was made of. `seen` is what an earlier reading gave: it counts as one.
 pub(crate) async fn read(client: &AdminClient, seen: Option<Digest>) -> Result<Snapshot, SourceError> {
-    tokio::time::timeout(MAX_TIME, read_unbounded(client, seen))
+    read_within_time(client, seen, Wanted { configs: &[PLUGIN], certificates: true }).await
+}
+
+/// What is read.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    /// The plugins whose configurations are kept.
+    configs: &'a [&'a str],
+    /// Whether CA certificates, certificates and their names are asked for.
+    certificates: bool,
+}
+
+async fn read_within_time(
+    client: &AdminClient,
+    seen: Option<Digest>,
+    wanted: Wanted<'_>,
+) -> Result<Snapshot, SourceError> {
+    tokio::time::timeout(MAX_TIME, read_unbounded(client, seen, wanted))
         .await
         .unwrap_or_else(|_| Err(client.fault(SourceFault::TimedOut(MAX_TIME))))
 }
 
-async fn read_unbounded(client: &AdminClient, mut seen: Option<Digest>) -> Result<Snapshot, SourceError> {
+async fn read_unbounded(
+    client: &AdminClient,
+    mut seen: Option<Digest>,
+    wanted: Wanted<'_>,
+) -> Result<Snapshot, SourceError> {
     let mut problem = String::new();
     for reading in 0..READINGS {
         if reading > 0 {
             tokio::time::sleep(PAUSE).await;
         }
         let before = client.configuration_hash().await?;
-        let lists = lists(client).await?;
+        let lists = lists(client, wanted).await?;
         let unmoved = match before {
             Some(before) => client.configuration_hash().await?.filter(|after| *after == before),
             None => None,
@@ -89,17 +120,20 @@ async fn read_unbounded(client: &AdminClient, mut seen: Option<Digest>) -> Resul
 }
 
 /// All lists. What refers to others comes before them: what is new is then seen with what it refers to, or not at all.
-async fn lists(client: &AdminClient) -> Result<File, SourceError> {
+async fn lists(client: &AdminClient, wanted: Wanted<'_>) -> Result<File, SourceError> {
     let mut plugins: Vec<RawPlugin> = list(client, "plugins").await?;
-    for plugin in plugins.iter_mut().filter(|plugin| plugin.name != PLUGIN) {
+    for plugin in plugins.iter_mut().filter(|plugin| !wanted.configs.contains(&plugin.name.as_str())) {
         plugin.config = serde_json::Value::Null;
     }
     let routes = list(client, "routes").await?;
     let services = list(client, "services").await?;
-    let ca_certificates = list(client, "ca_certificates").await?;
-    let mut snis: Vec<RawSni> = client.list("snis").await?;
-    snis.sort_by(|a, b| a.name.cmp(&b.name));
-    let certificates: Vec<ListedCertificate> = list(client, "certificates").await?;
+    let (mut ca_certificates, mut snis, mut certificates) = (Vec::new(), Vec::<RawSni>::new(), Vec::new());
+    if wanted.certificates {
+        ca_certificates = list(client, "ca_certificates").await?;
+        snis = client.list("snis").await?;
+        snis.sort_by(|a, b| a.name.cmp(&b.name));
+        certificates = list::<ListedCertificate>(client, "certificates").await?;
+    }
     Ok(File {
         format_version: FormatVersion::Text("3.0".into()),
         ca_certificates,

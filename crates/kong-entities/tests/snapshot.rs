@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kong_entities::{AdminClient, AdminSettings, Certificate, Entities, SourceFault, parse_json, snapshot};
+use kong_entities::{
+    AdminClient, AdminSettings, Certificate, Entities, SourceFault, applied_plugins, parse_json, snapshot,
+};
 use serde_json::{Value as Json, json};
 use testbed::fake_admin::{FakeAdmin, JSON, Reply, Seen, kong_of, not_found, ok};
 
@@ -138,8 +140,16 @@ async fn both_sources_give_the_same() {
         let server = FakeAdmin::start(move |seen| kong_of(&listed(), hash, seen)).await;
         let entities = snapshot(&client(&server.url)).await.unwrap();
         assert_eq!(seeable(&entities, true), seeable(&file, true));
-        // Nobody here needs it.
+        // Nobody here needs it, unless they say so.
         assert!(!format!("{entities:?}").contains("SECRET"));
+        let entities = applied_plugins(&client(&server.url), &["key-auth"]).await.unwrap();
+        assert!(entities.certificates.is_empty() && entities.routes.len() == 3);
+        let configs: BTreeMap<_, _> =
+            entities.plugins.iter().map(|plugin| (&*plugin.name, &plugin.config)).collect();
+        assert_eq!(
+            configs,
+            BTreeMap::from([("key-auth", &json!({"secret": "SECRET"})), ("mtls-auth", &Json::Null)])
+        );
     }
 }
 

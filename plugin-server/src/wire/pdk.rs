@@ -88,6 +88,7 @@ impl Pdk for MsgPackPdk {
     async fn log(&mut self, level: LogLevel, text: String) {
         let method = match level {
             LogLevel::Notice => "kong.log.notice",
+            LogLevel::Warn => "kong.log.warn",
             LogLevel::Err => "kong.log.err",
         };
         self.call(method, vec![Json::String(text)]).await;

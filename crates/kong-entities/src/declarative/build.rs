@@ -200,7 +200,8 @@ impl Builder {
         let position = self.entities.services.len();
         let name = raw.name.as_deref().filter(|_| self.by_name);
         index(&mut self.services, "services", raw.id.as_deref(), name, position)?;
-        self.entities.services.push(Service { label: label("service", raw.name, raw.id, position) });
+        let label = label("service", raw.name.as_ref(), raw.id.as_ref(), position);
+        self.entities.services.push(Service { label, id: raw.id, name: raw.name });
         let scope = Scope { service: Some(position), ..Scope::default() };
         self.plugins.extend(raw.plugins.into_iter().map(|plugin| (plugin, scope)));
         raw.routes.into_iter().try_for_each(|route| self.route(route, Some(position)))
@@ -214,7 +215,9 @@ impl Builder {
             self.route_services.push((position, reference));
         }
         self.entities.routes.push(Route {
-            label: label("route", raw.name, raw.id, position),
+            label: label("route", raw.name.as_ref(), raw.id.as_ref(), position),
+            id: raw.id,
+            name: raw.name,
             service,
             snis: raw.snis.unwrap_or_default(),
             protocols: raw.protocols.unwrap_or_else(|| vec!["http".into(), "https".into()]),
@@ -239,7 +242,8 @@ impl Builder {
             }
             scope.consumer |= raw.consumer.is_some() || raw.consumer_group.is_some();
             let enabled = raw.enabled.unwrap_or(true);
-            self.entities.plugins.push(Plugin { name: raw.name, enabled, scope, config: raw.config });
+            let RawPlugin { id, name, protocols, config, .. } = raw;
+            self.entities.plugins.push(Plugin { id, name, enabled, protocols, scope, config });
         }
         Ok(self.entities)
     }
@@ -261,8 +265,8 @@ fn index(
     Ok(())
 }
 
-fn label(kind: &str, name: Option<String>, id: Option<String>, position: usize) -> String {
-    name.or(id).unwrap_or_else(|| format!("{kind} {}", position + 1))
+fn label(kind: &str, name: Option<&String>, id: Option<&String>, position: usize) -> String {
+    name.or(id).cloned().unwrap_or_else(|| format!("{kind} {}", position + 1))
 }
 
 /// A reference that leads nowhere is an error, as it is for Kong: to pass over the plugin would leave something open.

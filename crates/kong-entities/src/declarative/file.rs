@@ -104,6 +104,8 @@ pub(crate) struct RawPlugin {
     pub(crate) id: Option<String>,
     pub(crate) name: String,
     pub(crate) enabled: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) protocols: Option<Vec<String>>,
     pub(crate) service: Option<Reference>,
     pub(crate) route: Option<Reference>,
     pub(crate) consumer: Option<Reference>,

@@ -149,6 +149,7 @@ impl Pdk for ProtoBufPdk {
     async fn log(&mut self, level: LogLevel, text: String) {
         let method = match level {
             LogLevel::Notice => "kong.log.notice",
+            LogLevel::Warn => "kong.log.warn",
             LogLevel::Err => "kong.log.err",
         };
         // In this protocol Kong calls its log without the plugin's name, which operators look for.
