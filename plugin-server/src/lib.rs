@@ -94,7 +94,12 @@ fn start_logging(level: LogLevel) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let logging = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    // A line that cannot be written, on a full disk or to a worker of Kong that has gone, is lost and no more: to complain
+    // of it on the same standard error would be to panic.
+    let logging = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     if std::io::stderr().is_terminal() {
         logging.init();
     } else {
