@@ -84,37 +84,36 @@ async fn run(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Decisi
     if instance.config.anonymous.is_some() && pdk.is_authenticated().await {
         return leave_alone(pdk, instance, &headers).await;
     }
-    let (decision, identity) = match decide(pdk, instance, &headers, now).await {
-        Ok(Caller::Consumer { consumer, credential, details }) => {
-            pdk.authenticate(Some(&consumer), Some(&credential)).await;
-            let mut identity = consumer_headers(&consumer);
-            identity.push(("X-Credential-Identifier".into(), credential.id));
-            identity.extend(details);
-            (Decision::Authenticated, identity)
+    let caller = match decide(pdk, instance, &headers, now).await {
+        Ok(caller) => caller,
+        Err(denied) => return refuse(pdk, denied).await,
+    };
+    // Who it is comes last. Where Kong loses us before that, in MsgPack:1, the guard finds nobody; the other way round it
+    // would find somebody, and the request would pass with what its client wrote into the headers that are ours.
+    let changes = handoff::upstream_headers(&headers, caller.identity(), &instance.own_headers);
+    pdk.set_request_headers(changes).await;
+    match &caller {
+        Caller::Consumer { consumer, credential, .. } => {
+            pdk.authenticate(Some(consumer), Some(credential)).await;
+            Decision::Authenticated
         }
-        Ok(Caller::Trusted { group, credential, identity }) => {
+        Caller::Trusted { group, credential, .. } => {
             if let Some(group) = group {
-                pdk.set_authenticated_group(&group).await;
+                pdk.set_authenticated_group(group).await;
             }
             // A group alone counts with the acl plugin only; by the credential, other authentication plugins see that
             // somebody has authenticated the request. And a consumer of an earlier one does not stay beside it.
-            pdk.authenticate(None, Some(&credential)).await;
-            (Decision::Authenticated, identity)
+            pdk.authenticate(None, Some(credential)).await;
+            Decision::Authenticated
         }
-        Ok(Caller::Anonymous { consumer, denied }) => {
+        Caller::Anonymous { consumer, denied } => {
             if denied.reason() != Reason::NoCertificate {
                 pdk.log(LogLevel::Notice, denied.line("passed as anonymous")).await;
             }
-            pdk.authenticate(Some(&consumer), None).await;
-            let mut identity = consumer_headers(&consumer);
-            identity.push(("X-Anonymous-Consumer".into(), "true".into()));
-            (Decision::Anonymous(denied.reason()), identity)
+            pdk.authenticate(Some(consumer), None).await;
+            Decision::Anonymous(denied.reason())
         }
-        Err(denied) => return refuse(pdk, denied).await,
-    };
-    let changes = handoff::upstream_headers(&headers, identity, &instance.own_headers);
-    pdk.set_request_headers(changes).await;
-    decision
+    }
 }
 
 /// Somebody else has authenticated the request: all that is ours to do is to keep from the upstream what a client may
@@ -150,6 +149,26 @@ enum Caller {
     Trusted { group: Option<String>, credential: Credential, identity: Vec<(String, String)> },
     /// Not authenticated, and welcome all the same.
     Anonymous { consumer: Arc<Consumer>, denied: Denied },
+}
+
+impl Caller {
+    /// What the upstream is told of it.
+    fn identity(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Consumer { consumer, credential, details } => {
+                let mut identity = consumer_headers(consumer);
+                identity.push(("X-Credential-Identifier".into(), credential.id.clone()));
+                identity.extend_from_slice(details);
+                identity
+            }
+            Self::Trusted { identity, .. } => identity.clone(),
+            Self::Anonymous { consumer, .. } => {
+                let mut identity = consumer_headers(consumer);
+                identity.push(("X-Anonymous-Consumer".into(), "true".into()));
+                identity
+            }
+        }
+    }
 }
 
 /// Why a request is not authenticated, with the certificate where there was one to read.

@@ -37,8 +37,8 @@ fn passes(kong: &mut Connection, instance: u64, prefix: &Prefix, ca: &Ca) {
     let headers = [("client-cert", &*presented.leaf_header()), ("client-cert-proof", &proof), ("host", "x")];
     kong.begin(instance);
     kong.answers("kong.request.get_headers", &table(&headers));
-    kong.answers("kong.client.authenticate", b"");
     kong.answers("kong.service.request.set_headers", b"");
+    kong.answers("kong.client.authenticate", b"");
     assert_eq!(kong.read(), b"");
     assert_eq!(protobuf::fields(&kong.reply()).unwrap().len(), 1, "the sequence and nothing else");
 }

@@ -2,13 +2,17 @@
 
 mod common;
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use common::{BINARY, Prefix};
 use serde_json::{Value as Json, json};
 use testbed::pki::Ca;
+use testbed::process::PATIENCE;
 
 const DECLARATIVE: &str = "_format_version: '3.0'\nconsumers: [{username: alice}]\n";
 
@@ -48,6 +52,32 @@ fn it_serves_from_an_empty_environment_and_makes_its_key() {
     assert_eq!((mode("mtls-auth.key"), mode("mtls-auth.socket")), (0o600, 0o660));
     server.signal("TERM");
     assert!(server.wait().success());
+}
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let prefix = Prefix::new();
+    let leaves = |mut server: Child| {
+        prefix.connect().ok("plugin.GetStatus", json!({}));
+        let sent = Command::new("kill").arg(server.id().to_string()).status().unwrap();
+        assert!(sent.success());
+        assert!(server.wait().unwrap().success());
+    };
+    // Whoever read it has gone, as a worker of Kong does on reload.
+    let mut server = prefix.command(&[]).env_clear().stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("\"serving\""), "{line}");
+    leaves(server);
+    // The disk is full.
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let server = prefix.command(&[]).env_clear().stderr(full).spawn().unwrap();
+    let begun = Instant::now();
+    while UnixStream::connect(prefix.socket()).is_err() {
+        assert!(begun.elapsed() < PATIENCE, "it does not serve");
+        std::thread::yield_now();
+    }
+    leaves(server);
 }
 
 #[test]

@@ -36,6 +36,9 @@ fn no_sample_is_left_out() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
+    // What a plugin server exports is told from one that runs: see its own tests.
+    let elsewhere = ["grafana-dashboard.json"];
+    names.retain(|name| !elsewhere.contains(&name.as_str()));
     assert_eq!(names, ["guard.yml", "kong.conf", "kong.yml", "shim.yml"], "each has its test here");
 }
 

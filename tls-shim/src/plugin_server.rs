@@ -91,15 +91,11 @@ fn say(socket: &Path, answered: &Result<(), Silence>) {
     }
 }
 
-/// Asks on the connection that is there, or on a new one: a plugin server that leaves has a successor on the same path.
+/// Asks on a new connection, as Kong would make one: the path may lead to a successor by now, to somebody else or to
+/// nothing, while a connection from before still reaches the old one. It is kept to notice its end.
 async fn ask(socket: &Path, connection: &mut Option<UnixStream>) -> Result<(), Silence> {
-    let known = connection.take();
+    *connection = None;
     let asked = async {
-        if let Some(mut known) = known
-            && get_status(&mut known).await.is_ok()
-        {
-            return Ok(known);
-        }
         let mut new = UnixStream::connect(socket).await?;
         get_status(&mut new).await.map(|()| new)
     };

@@ -147,6 +147,20 @@ fn a_successor_on_the_same_path_is_found() {
 }
 
 #[test]
+fn one_that_only_old_connections_reach_is_away() {
+    let (rig, socket, _dir) = rig(ONE_ROUTE);
+    let _old = FakeServer::start(&socket, Some(STATUS));
+    becomes(&rig, "200");
+    // It lives on, and its connections with it, but Kong would not get to it by a new one.
+    std::fs::remove_file(&socket).unwrap();
+    becomes(&rig, "503");
+    let _old = FakeServer::start(&socket, Some(STATUS));
+    becomes(&rig, "200");
+    let _other = FakeServer::start(&socket, Some(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
+    becomes(&rig, "503");
+}
+
+#[test]
 fn where_everybody_is_asked_everything_is_refused() {
     let (rig, _, _dir) = rig("plugins: [{name: mtls-auth}]");
     assert_eq!([status(&rig, SECURED), status(&rig, OPEN)], ["503", "503"]);

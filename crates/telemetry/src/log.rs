@@ -13,7 +13,9 @@ pub fn start(level: LevelFilter, program: &'static str) {
         .with_default(level.min(LevelFilter::WARN))
         .with_targets([program, "kong_entities", "telemetry"].map(|target| (target, level)));
     let registry = tracing_subscriber::registry().with(targets);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // A line that cannot be written, on a full disk or to a worker of Kong that has gone, is lost and no more: to complain
+    // of it on the same standard error would be to panic.
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     if std::io::stderr().is_terminal() {
         registry.with(layer.with_target(false)).init();
     } else {

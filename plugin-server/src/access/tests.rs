@@ -82,6 +82,8 @@ impl Pdk for FakeKong {
         self.group = Some(group.to_owned());
     }
     async fn set_request_headers(&mut self, headers: Vec<(String, Option<String>)>) {
+        let is_settled = self.consumer.is_some() || self.credential.is_some();
+        assert!(!is_settled, "were Kong to lose us now, the guard would let pass what the client has set");
         self.calls.push("set_headers");
         self.changes = headers;
     }
@@ -197,7 +199,7 @@ async fn a_certificate_with_a_consumers_name_is_that_consumer_in_three_calls() {
     let (verdict, kong) = run(&instance, world.leaf(Subject::client("alice"))).await;
     assert_eq!(verdict, Verdict::Proceed);
     // With HandleEvent before them, four RPC calls.
-    assert_eq!(kong.calls, ["get_headers", "authenticate", "set_headers"]);
+    assert_eq!(kong.calls, ["get_headers", "set_headers", "authenticate"]);
     let consumer = kong.consumer.as_ref().unwrap();
     assert_eq!(consumer.username.as_deref(), Some("alice"));
     assert_eq!(kong.credential.as_ref().unwrap().id, "alice");
@@ -323,7 +325,7 @@ async fn anonymous_lets_everybody_in_as_that_consumer() {
         assert_eq!(kong.upstream(), pairs(&expected));
     }
     let (_, kong) = run(&instance, world.leaf(Subject::client("alice"))).await;
-    assert_eq!(kong.calls, ["get_headers", "get_credential", "authenticate", "set_headers"]);
+    assert_eq!(kong.calls, ["get_headers", "get_credential", "set_headers", "authenticate"]);
     assert_eq!(kong.credential.unwrap().id, "alice");
 }
 
@@ -359,6 +361,21 @@ async fn skip_mode_gives_a_group_and_no_consumer() {
     }
     let (verdict, _) = run(&world.instance(json!({"skip_consumer_lookup": true})), headers(&[])).await;
     assert_eq!(verdict, NO_CERTIFICATE);
+}
+
+/// Where Kong loses the plugin server in between, the guard beside it then finds nobody.
+#[tokio::test]
+async fn who_it_is_is_said_last() {
+    let world = World::new();
+    for (config, subject) in [
+        (json!({}), "alice"),
+        (json!({"default_consumer": "bob@example.com"}), "stranger"),
+        (json!({"skip_consumer_lookup": true}), "alice"),
+        (json!({"anonymous": "anon"}), "stranger"),
+    ] {
+        let (verdict, kong) = run(&world.instance(config), world.leaf(Subject::client(subject))).await;
+        assert_eq!((verdict, kong.calls.last()), (Verdict::Proceed, Some(&"authenticate")));
+    }
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ async fn kong_itself_is_asked_once_for_a_consumer_within_the_time() {
     let (verdict, first) = run_at(kong(), &instance, &alice).await;
     assert_eq!(verdict, Verdict::Proceed);
     // One call more than where the consumer is known.
-    assert_eq!(first.calls, ["get_headers", "load_consumer", "authenticate", "set_headers"]);
+    assert_eq!(first.calls, ["get_headers", "load_consumer", "set_headers", "authenticate"]);
     assert_eq!(first.consumer.unwrap().id, ALICE);
     // Also while Kong's database is down.
     let (verdict, then) = run_at(FakeKong::default(), &instance, &alice).await;

@@ -30,11 +30,11 @@ async fn a_header_of_another_front_counts_from_trusted_addresses_only() {
     let trusted = Some(("10.0.0.1", true));
     let (verdict, kong) = run_from(trusted, &secure, alice.clone()).await;
     assert_eq!(verdict, Verdict::Proceed);
-    assert_eq!(kong.calls, ["get_headers", "get_ip", "is_trusted", "authenticate", "set_headers"]);
+    assert_eq!(kong.calls, ["get_headers", "get_ip", "is_trusted", "set_headers", "authenticate"]);
     assert!(!kong.upstream().iter().any(|(name, _)| name == "x-front"), "it does not go on to the upstream");
     // Known from then on.
     let (_, kong) = run_from(trusted, &secure, alice.clone()).await;
-    assert_eq!(kong.calls, ["get_headers", "get_ip", "authenticate", "set_headers"]);
+    assert_eq!(kong.calls, ["get_headers", "get_ip", "set_headers", "authenticate"]);
 
     for peer in [Some(("10.0.0.2", false)), None] {
         let (verdict, kong) = run_from(peer, &secure, alice.clone()).await;
@@ -51,7 +51,7 @@ async fn a_header_of_another_front_counts_from_trusted_addresses_only() {
     open["secure_source"] = json!(false);
     let (verdict, kong) = run_from(Some(("10.0.0.2", false)), &world.instance(open), alice).await;
     assert_eq!(verdict, Verdict::Proceed);
-    assert_eq!(kong.calls, ["get_headers", "authenticate", "set_headers"]);
+    assert_eq!(kong.calls, ["get_headers", "set_headers", "authenticate"]);
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn what_kongs_own_listener_was_shown_counts_with_its_chain() {
     assert_eq!(access(&mut kong, &instance, SystemTime::now()).await.verdict(), Verdict::Proceed);
     assert_eq!(
         kong.calls,
-        ["get_headers", "get_full_client_certificate_chain", "authenticate", "set_headers"]
+        ["get_headers", "get_full_client_certificate_chain", "set_headers", "authenticate"]
     );
     for (chain, verdict, reason) in [
         (None, NO_CERTIFICATE, "no_certificate"),

@@ -183,13 +183,14 @@ async fn a_certificate_passes_in_four_calls_and_the_connection_serves_on() {
     let forged = ["x_consumer_id", "x-anonymous-consumer"];
     for _ in 0..2 {
         kong.access(&world.headers(Subject::client("alice"), &forged)).await;
+        let changes: Struct = kong.asked("kong.service.request.set_headers").await;
+        kong.answer(b"").await;
         let AuthenticateArgs { consumer, credential } = kong.asked("kong.client.authenticate").await;
         let consumer = consumer.unwrap();
         assert_eq!((&*consumer.username, &*consumer.custom_id), ("alice", "c-alice"));
         let expected = AuthenticatedCredential { id: "alice".into(), consumer_id: consumer.id.clone() };
         assert_eq!(credential, Some(expected));
         kong.answer(b"").await;
-        let changes: Struct = kong.asked("kong.service.request.set_headers").await;
         let changes: Vec<_> =
             changes.fields.into_iter().map(|field| (field.key, field.value.unwrap())).collect();
         let removed = ["client-cert", "client-cert-proof", "x_consumer_id", "x-anonymous-consumer"];
@@ -202,7 +203,6 @@ async fn a_certificate_passes_in_four_calls_and_the_connection_serves_on() {
         let removed = removed.map(|name| (name.to_owned(), Value::list([])));
         let set = set.map(|(name, value)| (name.to_owned(), Value::from(value)));
         assert_eq!(changes, [removed, set].concat());
-        kong.answer(b"").await;
         kong.goes_on().await;
     }
     assert_eq!(world.server.unfinished(), 0);
@@ -214,6 +214,8 @@ async fn a_group_is_set_and_an_earlier_plugin_is_asked_for() {
     let world = World::new();
     let mut kong = world.kong(json!({"skip_consumer_lookup": true, "authenticated_group_by": "CN"})).await;
     kong.access(&world.headers(Subject::client("ops"), &[])).await;
+    let _: Struct = kong.asked("kong.service.request.set_headers").await;
+    kong.answer(b"").await;
     let shared: KeyValue = kong.asked("kong.ctx.shared.set").await;
     assert_eq!(shared, KeyValue { k: "authenticated_groups".into(), v: Some(Value::list(["ops"])) });
     kong.answer(b"").await;
@@ -223,8 +225,6 @@ async fn a_group_is_set_and_an_earlier_plugin_is_asked_for() {
     let set: KeyValue = kong.asked("kong.nginx.set_ctx").await;
     let credential = Value::table(Struct::new([("id".to_owned(), Value::from("CN=ops"))]));
     assert_eq!(set, KeyValue { k: "authenticated_credential".into(), v: Some(credential) });
-    kong.answer(b"").await;
-    let _: Struct = kong.asked("kong.service.request.set_headers").await;
     kong.answer(b"").await;
     kong.goes_on().await;
 
@@ -241,10 +241,10 @@ async fn a_group_is_set_and_an_earlier_plugin_is_asked_for() {
     kong.access(&headers).await;
     let Empty {} = kong.asked("kong.client.get_credential").await;
     kong.answer(b"").await;
+    let _: Struct = kong.asked("kong.service.request.set_headers").await;
+    kong.answer(b"").await;
     let AuthenticateArgs { consumer, credential } = kong.asked("kong.client.authenticate").await;
     assert_eq!((&*consumer.unwrap().username, credential), ("anon", None));
-    kong.answer(b"").await;
-    let _: Struct = kong.asked("kong.service.request.set_headers").await;
     kong.answer(b"").await;
     kong.goes_on().await;
 }
@@ -354,9 +354,9 @@ async fn a_configuration_that_cannot_be_started_is_500_with_the_reason_and_is_tr
     world.entities.send_replace(entities(json!([{"id": CA_ID, "cert": world.root.pem()}])));
     for _ in 0..2 {
         kong.access(&world.headers(Subject::client("alice"), &[])).await;
-        let _: AuthenticateArgs = kong.asked("kong.client.authenticate").await;
-        kong.answer(b"").await;
         let _: Struct = kong.asked("kong.service.request.set_headers").await;
+        kong.answer(b"").await;
+        let _: AuthenticateArgs = kong.asked("kong.client.authenticate").await;
         kong.answer(b"").await;
         kong.goes_on().await;
     }
@@ -424,7 +424,7 @@ async fn an_event_may_come_in_single_bytes() {
         tokio::task::yield_now().await;
     }
     kong.sequence = 7;
-    for method in ["kong.request.get_headers", "kong.client.authenticate", "kong.service.request.set_headers"]
+    for method in ["kong.request.get_headers", "kong.service.request.set_headers", "kong.client.authenticate"]
     {
         assert_eq!(kong.frame().await, method);
         kong.frame().await;
@@ -489,7 +489,11 @@ async fn a_header_of_another_front_counts_where_kong_trusts_the_address() {
         assert_eq!(asked.v, b"10.0.0.1");
         kong.answer(&answer).await;
         let next = kong.frame().await;
-        assert_eq!(next, if passes { "kong.client.authenticate" } else { "kong.log.notice" }, "{answer:?}");
+        assert_eq!(
+            next,
+            if passes { "kong.service.request.set_headers" } else { "kong.log.notice" },
+            "{answer:?}"
+        );
     }
 }
 
@@ -497,7 +501,7 @@ async fn a_header_of_another_front_counts_where_kong_trusts_the_address() {
 async fn of_kongs_own_listener_the_leaf_is_to_be_had() {
     let world = World::new();
     let leaf = world.root.issue(Subject::client("alice"));
-    for (pem, next) in [(leaf.cert.as_str(), "kong.client.authenticate"), ("", "kong.log.notice")] {
+    for (pem, next) in [(leaf.cert.as_str(), "kong.service.request.set_headers"), ("", "kong.log.notice")] {
         let mut kong = world.kong(json!({"certificate_source": "tls"})).await;
         kong.access(&[]).await;
         let asked: Text = kong.asked("kong.nginx.get_var").await;

@@ -1,0 +1,1 @@
+"""What `spec/fail-closed` is made of: certificates, the stack around Kong, the load, the faults."""
