@@ -14,6 +14,7 @@ use crate::mapping::{self, Mapped};
 use crate::pdk::{Credential, Headers, LogLevel, Pdk, PdkFault};
 use crate::reason::{Reason, Refusal};
 use crate::source;
+use crate::step::step;
 use crate::trust::Trust;
 use crate::verify::Verified;
 
@@ -234,7 +235,9 @@ async fn identify(
     now: SystemTime,
 ) -> Result<Caller, Denied> {
     let presented = source::presented(pdk, instance, headers, now).await.map_err(Denied::because)?;
+    step!("presented", "{}, and {} more certificates", subject(&presented.leaf), presented.chain.len());
     let trust = instance.trust().await.map_err(Denied::because)?;
+    step!("trust", "{}", trust.subjects());
     let verified = instance.verify(&trust, &presented, now).map_err(|refusal| {
         let certificate = Certificate::from_der(&presented.leaf).map(Box::new);
         Denied { certificate, ..Denied::because(refusal) }
@@ -276,6 +279,7 @@ async fn find_consumer(
 ) -> Result<Option<(Arc<Consumer>, Credential)>, Denied> {
     let config = &instance.config;
     let names = verified.certificate().subject_names(&config.san_dirname_matcher);
+    step!("names", "{names:?}");
     if let Some((mapped, id)) =
         mapping::find(&instance.mappings, instance.entities(), &names, verified, trust)
     {
@@ -293,8 +297,9 @@ async fn find_consumer(
                 ConsumerField::Username => ConsumerKey::Username((*name).to_owned()),
                 ConsumerField::CustomId => ConsumerKey::CustomId((*name).to_owned()),
             };
-            let found = instance.consumer(pdk, key, config.fallback()).await;
-            if let Some(consumer) = found.map_err(Denied::because)? {
+            let found = instance.consumer(pdk, key, config.fallback()).await.map_err(Denied::because)?;
+            step!("consumer", "{} {name:?}: {}", field.name(), told(found.as_deref()));
+            if let Some(consumer) = found {
                 return Ok(Some((consumer, Credential { id: (*name).to_owned() })));
             }
         }
@@ -313,11 +318,30 @@ async fn configured_consumer(
     name: &str,
 ) -> Result<Arc<Consumer>, Denied> {
     let key = ConsumerKey::IdOrUsername(name.to_owned());
-    let found = instance.consumer(pdk, key, None).await;
-    found.map_err(Denied::because)?.ok_or_else(|| {
+    let found = instance.consumer(pdk, key, None).await.map_err(Denied::because)?;
+    step!("consumer", "{field} {name:?}: {}", told(found.as_deref()));
+    found.ok_or_else(|| {
         let problem = format_args!("config.{field}: there is no consumer {name:?}");
         Denied::because(Refusal::with(Reason::ConsumerUnavailable, problem))
     })
+}
+
+/// What a look-up gave, for whoever follows the steps.
+fn told(consumer: Option<&Consumer>) -> String {
+    consumer.map_or_else(
+        || "there is none".to_owned(),
+        |consumer| format!("the consumer with the id {}", consumer.id),
+    )
+}
+
+/// The same of a certificate that is not trusted yet.
+fn subject(leaf: &[u8]) -> String {
+    match Certificate::from_der(leaf) {
+        Some(leaf) => {
+            format!("\"{}\", issued by \"{}\", sha256 {}", leaf.subject, leaf.issuer, leaf.fingerprint)
+        }
+        None => "what is no certificate, or has names that cannot be read".to_owned(),
+    }
 }
 
 fn consumer_headers(consumer: &Consumer) -> Vec<(String, String)> {

@@ -11,6 +11,7 @@ use kong_entities::{AdminSettings, AdminSettingsError, AdminToken};
 use serde::Deserialize;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::explain::ExplainOptions;
 use crate::guard::GuardOptions;
 use crate::wire::protocol::Protocol;
 
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Serve(Options),
     /// Prints what is missing in Kong's configuration so that no request passes while the server does not answer.
     Guard(GuardOptions),
+    /// Prints what the plugin would decide about a certificate, step by step, and why.
+    Explain(ExplainOptions),
 }
 
 /// The options of `serve`, each of which may also stand in the file of `--config`, with `_` for `-`.
@@ -90,6 +93,41 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// Where a command reads Kong's configuration.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SourceOptions {
+    /// Kong's Admin API, whose configuration is looked at
+    #[arg(long, value_name = "URL", conflicts_with = "declarative_config")]
+    pub(crate) admin_url: Option<String>,
+
+    /// File with the token that the Admin API asks for, sent as Kong-Admin-Token
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_token_file: Option<PathBuf>,
+
+    /// PEM file of the only CAs that the Admin API's own certificate may come from [default: those of the system]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) admin_ca_file: Option<PathBuf>,
+
+    /// Kong's declarative file (YAML or JSON), which is looked at
+    #[arg(long, value_name = "FILE")]
+    pub(crate) declarative_config: Option<PathBuf>,
+}
+
+impl SourceOptions {
+    /// What they say together.
+    ///
+    /// # Errors
+    /// The options do not go together, or the token's file cannot be used.
+    pub(crate) fn settle(&self) -> Result<EntitySettings, OptionsError> {
+        EntitySettings::settle(
+            self.admin_url.clone(),
+            self.admin_token_file.clone(),
+            self.admin_ca_file.clone(),
+            self.declarative_config.clone(),
+        )
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum, Deserialize)]
@@ -224,7 +262,7 @@ impl EntitySettings {
     ///
     /// # Errors
     /// They contradict each other, or a file of theirs cannot be used.
-    pub(crate) fn settle(
+    fn settle(
         admin_url: Option<String>,
         token_file: Option<PathBuf>,
         ca_file: Option<PathBuf>,

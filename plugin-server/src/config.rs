@@ -70,6 +70,16 @@ pub(crate) enum ConsumerField {
     CustomId,
 }
 
+impl ConsumerField {
+    /// Kong's name of it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Username => "username",
+            Self::CustomId => "custom_id",
+        }
+    }
+}
+
 /// A manual mapping of a name to a consumer, in the plugin's own configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

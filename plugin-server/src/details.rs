@@ -38,23 +38,35 @@ pub(crate) fn headers(config: &Config, leaf: &[u8], certificate: &Certificate) -
     .collect()
 }
 
-/// PEM (RFC 7468) with everything percent-encoded but the unreserved characters of RFC 3986.
-fn escaped_pem(der: &[u8]) -> String {
-    let base64 = base64::encode_block(der);
-    let mut escaped = String::from("-----BEGIN%20CERTIFICATE-----%0A");
-    for (position, character) in base64.chars().enumerate() {
-        if position > 0 && position % 64 == 0 {
-            escaped.push_str("%0A");
-        }
+/// PEM with everything percent-encoded but the unreserved characters of RFC 3986.
+pub(crate) fn escaped_pem(der: &[u8]) -> String {
+    let pem = pem(der);
+    let mut escaped = String::with_capacity(pem.len() + pem.len() / 8);
+    for character in pem.chars() {
         match character {
+            ' ' => escaped.push_str("%20"),
+            '\n' => escaped.push_str("%0A"),
             '+' => escaped.push_str("%2B"),
             '/' => escaped.push_str("%2F"),
             '=' => escaped.push_str("%3D"),
             _ => escaped.push(character),
         }
     }
-    escaped.push_str("%0A-----END%20CERTIFICATE-----%0A");
     escaped
+}
+
+/// A certificate in PEM (RFC 7468).
+pub(crate) fn pem(der: &[u8]) -> String {
+    let base64 = base64::encode_block(der);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    for (position, character) in base64.chars().enumerate() {
+        if position > 0 && position % 64 == 0 {
+            pem.push('\n');
+        }
+        pem.push(character);
+    }
+    pem.push_str("\n-----END CERTIFICATE-----\n");
+    pem
 }
 
 #[cfg(test)]

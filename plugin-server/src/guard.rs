@@ -29,11 +29,11 @@ const USAGE: u8 = 2;
 /// `--check`, where something is unguarded.
 #[tokio::main(flavor = "current_thread")]
 pub(crate) async fn run(options: GuardOptions) -> ExitCode {
-    if options.format == Some(Form::Admin) && options.admin_url.is_none() {
+    if options.format == Some(Form::Admin) && options.source.admin_url.is_none() {
         eprintln!("mtls-auth: --format admin: only with --admin-url");
         return ExitCode::from(USAGE);
     }
-    let source = match options.source() {
+    let source = match options.source.settle() {
         Ok(source) => source,
         Err(error) => {
             eprintln!("mtls-auth: {error}");
@@ -84,10 +84,10 @@ fn printed(
     advice: &[advice::Advice],
 ) -> String {
     let default = if has_database { Form::Admin } else { Form::Declarative };
-    match (options.format.unwrap_or(default), &options.admin_url) {
+    let source = &options.source;
+    match (options.format.unwrap_or(default), &source.admin_url) {
         (Form::Admin, Some(url)) => {
-            let (token_file, ca_file) =
-                (options.admin_token_file.as_deref(), options.admin_ca_file.as_deref());
+            let (token_file, ca_file) = (source.admin_token_file.as_deref(), source.admin_ca_file.as_deref());
             form::admin(entities, advice, &Admin { url, token_file, ca_file })
         }
         _ => form::declarative(entities, advice),

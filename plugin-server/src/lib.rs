@@ -14,6 +14,7 @@ mod conversation;
 mod details;
 mod entity_source;
 mod event;
+mod explain;
 mod guard;
 mod handoff;
 mod health;
@@ -29,6 +30,7 @@ mod schema;
 mod serve;
 mod siblings;
 mod source;
+mod step;
 mod trust;
 mod verify;
 mod wire;
@@ -62,6 +64,7 @@ pub fn main() -> ExitCode {
     let options = match cli.command {
         Some(Command::Serve(options)) => options,
         Some(Command::Guard(options)) => return guard::run(options),
+        Some(Command::Explain(options)) => return explain::run(options),
         None => cli.options,
     };
     let settings = match options.settle() {

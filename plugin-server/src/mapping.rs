@@ -7,6 +7,7 @@ use kong_entities::Consumer;
 
 use crate::config::CredentialRecord;
 use crate::entity_source::EntitySource;
+use crate::step::step;
 use crate::trust::Trust;
 use crate::verify::Verified;
 
@@ -80,22 +81,37 @@ pub(crate) fn find(
     let is_issued_under =
         |entry: &str| trust.certificates_of(entry).iter().any(|digest| verified.is_issued_under(digest));
     // For a mapping without CA the second time, for one with a CA that fits the first.
-    let counts = |ca: Option<&str>, with_ca: bool| match ca {
-        Some(entry) => with_ca && is_issued_under(entry),
-        None => !with_ca,
+    let counts = |id: &str, ca: Option<&str>, with_ca: bool| {
+        let counts = match ca {
+            Some(entry) => with_ca && is_issued_under(entry),
+            None => !with_ca,
+        };
+        if with_ca == ca.is_some() {
+            let condition = if ca.is_some() { " for one CA only" } else { "" };
+            step!(
+                "mapping",
+                "{id:?}{condition}: {}",
+                if counts { "it counts" } else { "not the CA of this chain" }
+            );
+        }
+        counts
     };
-    [true, false].into_iter().find_map(|with_ca| {
+    let found = [true, false].into_iter().find_map(|with_ca| {
         let own = names.iter().flat_map(|name| own.of(name)).find_map(|mapping| {
-            counts(mapping.ca_certificate.as_deref(), with_ca)
+            counts(&mapping.id, mapping.ca_certificate.as_deref(), with_ca)
                 .then(|| (Mapped::Named(mapping.consumer.clone()), mapping.id.clone()))
         });
         own.or_else(|| {
             names.iter().flat_map(|name| entities.mappings(name)).find_map(|mapping| {
-                counts(mapping.ca_certificate.as_deref(), with_ca)
+                counts(&mapping.id, mapping.ca_certificate.as_deref(), with_ca)
                     .then(|| (Mapped::Entity(Arc::clone(&mapping.consumer)), mapping.id.clone()))
             })
         })
-    })
+    });
+    if found.is_none() {
+        step!("mapping", "none of the names has a manual mapping that counts");
+    }
+    found
 }
 
 fn same(one: &Option<String>, other: &Option<String>) -> bool {

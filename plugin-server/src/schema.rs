@@ -2,7 +2,7 @@
 //! (`kong-plugin-protocol.md`, "How Kong finds and runs the server"; `mtls-auth.md`, "Configuration").
 
 use client_cert::field::{CLIENT_CERT_CHAIN, CLIENT_CERT_PROOF, HANDOFF, IDENTITY};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::wire::protocol::Protocol;
 
@@ -104,6 +104,17 @@ pub(crate) fn schema() -> Value {
             ]},
         ],
     })
+}
+
+/// A configuration with the default of each field that is left out, as Kong fills it in. What is null stays so.
+pub(crate) fn with_defaults(mut config: Map<String, Value>) -> Map<String, Value> {
+    let fields = config_fields();
+    for (name, field) in fields.as_array().into_iter().flatten().filter_map(Value::as_object).flatten() {
+        if let Some(default) = field.get("default") {
+            config.entry(name).or_insert_with(|| default.clone());
+        }
+    }
+    config
 }
 
 /// What a field must be with one of these sources.

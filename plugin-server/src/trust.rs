@@ -9,6 +9,7 @@ use rustls_pki_types::pem::{self, PemObject};
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::certificate::Certificate;
 use crate::config::{Config, same_ca};
 
 /// The CAs of an instance, and how they may be used.
@@ -57,6 +58,15 @@ impl Trust {
     /// Each CA with its SHA-256.
     pub(crate) fn authorities(&self) -> impl Iterator<Item = (&[u8; 32], &X509)> {
         self.entries.iter().flat_map(|(_, digests)| digests).zip(&self.anchors)
+    }
+
+    /// The names of the anchors, for people to read.
+    pub(crate) fn subjects(&self) -> String {
+        let subject = |anchor: &X509| {
+            let der = anchor.to_der().unwrap_or_default();
+            Certificate::from_der(&der).map(|anchor| format!("\"{}\"", anchor.subject)).unwrap_or_default()
+        };
+        self.anchors.iter().map(subject).collect::<Vec<_>>().join(", ")
     }
 
     /// The SHA-256 of the certificates that an entry of `ca_certificates` stands for; none for what is not among them.

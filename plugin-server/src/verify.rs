@@ -8,11 +8,12 @@ use openssl::error::ErrorStack;
 use openssl::stack::{Stack, StackRef};
 use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::verify::{X509VerifyFlags, X509VerifyParam};
-use openssl::x509::{X509, X509PurposeId, X509StoreContext, X509VerifyResult};
+use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult};
 use sha2::{Digest, Sha256};
 
 use crate::certificate::Certificate;
 use crate::reason::Reason;
+use crate::step::step;
 use crate::trust::Trust;
 
 /// Refuses keys and signatures of less than 80 bits, which leaves out MD5, SHA-1 and RSA under 1024 bits: a collision
@@ -88,6 +89,7 @@ pub(crate) fn verify(
     let (result, chain) = context
         .init(&store, &leaf, &helpers, |context| {
             let trusted = context.verify_cert()?;
+            tell(context);
             // Both must agree before anything is believed.
             let result = match (trusted, context.error()) {
                 (true, X509VerifyResult::OK) => Ok(()),
@@ -101,6 +103,25 @@ pub(crate) fn verify(
         chain.ok_or(Reason::Internal)?.map_err(|_| Reason::Internal)?;
     let verified = Verified { certificate, issuers, not_before, not_after, leaf_not_after };
     if verified.is_valid_at(now) { Ok(verified) } else { Err(Reason::Internal) }
+}
+
+/// Tells of the chain that OpenSSL found, and what it has against it.
+fn tell(context: &X509StoreContextRef) {
+    let subject = |certificate: &X509Ref| {
+        let der = certificate.to_der().unwrap_or_default();
+        Certificate::from_der(&der).map(|certificate| certificate.subject).unwrap_or_default()
+    };
+    let shown = |certificate: &X509Ref| {
+        let (from, to) = (certificate.not_before(), certificate.not_after());
+        format!("\"{}\", valid from {from} to {to}", subject(certificate))
+    };
+    let chain = || context.chain().into_iter().flatten().map(shown).collect::<Vec<_>>();
+    step!("chain", "{}", chain().join("; "));
+    if context.error() != X509VerifyResult::OK {
+        let position = context.error_depth();
+        let culprit = || context.current_cert().map(subject).unwrap_or_default();
+        step!("chain", "OpenSSL says at position {position}, \"{}\": {}", culprit(), context.error());
+    }
 }
 
 fn store(trust: &Trust, now: SystemTime) -> Result<X509Store, ErrorStack> {

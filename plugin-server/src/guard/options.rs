@@ -1,30 +1,15 @@
 //! This knows the options of `mtls-auth guard`.
 
-use std::path::PathBuf;
-
 use clap::{ArgGroup, Args, ValueEnum};
 
-use crate::cli::{EntitySettings, OptionsError};
+use crate::cli::SourceOptions;
 
 /// The options of `guard`.
 #[derive(Clone, Debug, Args)]
 #[command(group(ArgGroup::new("source").args(["admin_url", "declarative_config"]).required(true)))]
 pub(crate) struct GuardOptions {
-    /// Kong's Admin API, whose configuration is looked at
-    #[arg(long, value_name = "URL")]
-    pub(crate) admin_url: Option<String>,
-
-    /// File with the token that the Admin API asks for, sent as Kong-Admin-Token
-    #[arg(long, value_name = "FILE")]
-    pub(crate) admin_token_file: Option<PathBuf>,
-
-    /// PEM file of the only CAs that the Admin API's own certificate may come from [default: those of the system]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) admin_ca_file: Option<PathBuf>,
-
-    /// Kong's declarative file (YAML or JSON), which is looked at
-    #[arg(long, value_name = "FILE")]
-    pub(crate) declarative_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: SourceOptions,
 
     /// Says of each mtls-auth whether it is guarded, and fails where one is not
     #[arg(long)]
@@ -43,19 +28,4 @@ pub(crate) enum Form {
     Declarative,
     /// Commands that change Kong by its Admin API.
     Admin,
-}
-
-impl GuardOptions {
-    /// Where the configuration is read.
-    ///
-    /// # Errors
-    /// The options do not go together, or the token's file cannot be used.
-    pub(crate) fn source(&self) -> Result<EntitySettings, OptionsError> {
-        EntitySettings::settle(
-            self.admin_url.clone(),
-            self.admin_token_file.clone(),
-            self.admin_ca_file.clone(),
-            self.declarative_config.clone(),
-        )
-    }
 }
