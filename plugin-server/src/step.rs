@@ -11,13 +11,13 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
-/// By which steps are told from all else that is logged.
-const TARGET: &str = "mtls_auth::step";
+/// By which steps are told from all else that is logged. No module has this name: a filter takes what begins with it.
+const TARGET: &str = "mtls_auth::decision";
 
 /// Tells of one step: what it is about, and what came of it. Costs nothing where nobody listens.
 macro_rules! step {
     ($about:literal, $($came_of_it:tt)+) => {
-        tracing::debug!(target: "mtls_auth::step", about = $about, $($came_of_it)+)
+        tracing::debug!(target: "mtls_auth::decision", about = $about, $($came_of_it)+)
     };
 }
 pub(crate) use step;
@@ -35,7 +35,7 @@ pub(crate) struct Step {
 pub(crate) fn listen<T>(run: impl FnOnce() -> T) -> (T, Vec<Step>) {
     let steps = Steps::default();
     let only_steps = Targets::new().with_target(TARGET, LevelFilter::DEBUG);
-    let subscriber = tracing_subscriber::registry().with(steps.clone().with_filter(only_steps));
+    let subscriber = tracing_subscriber::registry().with(only_steps).with(steps.clone());
     let result = tracing::subscriber::with_default(subscriber, run);
     let steps = std::mem::take(&mut *steps.0.lock().unwrap_or_else(PoisonError::into_inner));
     (result, steps)

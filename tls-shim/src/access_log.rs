@@ -85,11 +85,7 @@ fn line(request: &Finished<'_>, now: SystemTime) -> Vec<u8> {
         handshake_ms: milliseconds(connection.handshake),
         answer_ms: request.answered_after.map(milliseconds),
         total_ms: milliseconds(request.took),
-        broken_off_by: request.broken_off.map(|side| match side {
-            Side::Client => "client",
-            Side::Upstream => "upstream",
-            Side::Shim => "shim",
-        }),
+        broken_off_by: request.broken_off.map(Side::name),
     })
 }
 

@@ -25,6 +25,7 @@ use crate::answer::Answer;
 use crate::handoff::HandOff;
 use crate::headers::Way;
 use crate::limits;
+use crate::metrics::{Failure, Metrics};
 use crate::places::Places;
 use crate::plugin_server::PluginServer;
 use crate::proxy::{Client, proxy};
@@ -48,6 +49,7 @@ pub(crate) struct Shim {
     pub(crate) fronts: Option<Fronts>,
     /// Who is told of each request, if anybody.
     pub(crate) observers: Option<Arc<Observers>>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) times: TimeLimits,
     pub(crate) limits: Limits,
     pub(crate) places: Arc<Places>,
@@ -66,6 +68,18 @@ enum GreetError {
     Tls(#[from] openssl::ssl::Error),
 }
 
+impl GreetError {
+    fn failure(&self) -> Failure {
+        match self {
+            Self::NoFront | Self::Proxy(_) => Failure::Front,
+            Self::Io(_) => Failure::Left,
+            // The client has gone, or its connection.
+            Self::Tls(error) if error.io_error().is_some() || error.ssl_error().is_none() => Failure::Left,
+            Self::Tls(_) => Failure::Tls,
+        }
+    }
+}
+
 /// Serves one client until it leaves, is idle for too long, or `drain` says that the shim ends.
 pub(crate) async fn serve(
     stream: TcpStream,
@@ -74,17 +88,25 @@ pub(crate) async fn serve(
     shim: Arc<Shim>,
     drain: CancellationToken,
 ) {
+    let _open = shim.metrics.open();
     let greeted = greet(stream, peer, port, &shim);
     let (stream, addresses, handshake) = tokio::select! {
         // It has sent no request yet, and is not going to.
         () = too_late(&drain) => return,
         greeted = timeout(shim.times.handshake, greeted) => match greeted {
             Ok(Ok(done)) => done,
-            Ok(Err(error)) => return tracing::debug!(%peer, %error, "a handshake failed"),
-            Err(_) => return tracing::debug!(%peer, "a handshake took too long"),
+            Ok(Err(error)) => {
+                shim.metrics.failed(error.failure());
+                return tracing::debug!(%peer, %error, "a handshake failed");
+            }
+            Err(_) => {
+                shim.metrics.failed(Failure::Late);
+                return tracing::debug!(%peer, "a handshake took too long");
+            }
         },
     };
     let peer = addresses.client;
+    shim.metrics.connected(&handshake);
     let ledger = shim.observers.as_ref().map(|observers| {
         Arc::new(Ledger::new(Connected::new(&addresses, &handshake), Arc::clone(observers)))
     });

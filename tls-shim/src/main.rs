@@ -18,11 +18,13 @@ mod file;
 mod grpc;
 mod handoff;
 mod headers;
+mod health;
 mod inherited;
 mod kept;
 mod limits;
 mod list;
 mod listen;
+mod metrics;
 mod multiplexed;
 mod patience;
 mod places;
@@ -49,6 +51,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use clap::Parser;
+use telemetry::status;
+use telemetry::{Notify, Watchdog};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -57,7 +61,8 @@ use tokio_util::task::TaskTracker;
 use crate::access_log::Writing;
 use crate::cli::{Cli, Command};
 use crate::inherited::Inherited;
-use crate::record::Observers;
+use crate::metrics::Metrics;
+use crate::record::{Observer, Observers};
 use crate::reload::Running;
 use crate::settings::Settings;
 use crate::start::StartError;
@@ -106,15 +111,27 @@ async fn run(config: &Path, inherited: Inherited) -> Result<Option<Writing>, Sta
     let settings = Arc::new(Settings::read(config)?);
     watched.name(&settings);
     let (access_log, writing) = access_log::open(&settings.access_log)?.unzip();
-    let observers = access_log.clone().map(|access_log| Arc::new(Observers::new(access_log)));
+    let metrics = Arc::new(Metrics::new());
+    let status = settings.status_listen.map(status::Listener::bind).transpose()?;
+    let mut observers: Vec<Box<dyn Observer>> = Vec::new();
+    if let Some(access_log) = &access_log {
+        observers.push(Box::new(access_log.clone()));
+    }
+    if status.is_some() {
+        observers.push(Box::new(Arc::clone(&metrics)));
+    }
+    let observers = (!observers.is_empty()).then(|| Arc::new(Observers::new(observers)));
     let (shim, following) = tokio::select! {
-        begun = start::shim(&settings, observers.clone()) => begun?,
+        begun = start::shim(&settings, observers.clone(), metrics) => begun?,
         // The Admin API may take its time.
         signal = end.next() => {
             tracing::info!(signal, "ended before it began");
             return Ok(writing);
         }
     };
+    let notify = Notify::from_env().map(Arc::new);
+    let pulse = Watchdog::default().watch(notify.clone());
+    let status = status.map(|listener| health::serve(listener, pulse, &shim)).transpose()?;
     let shim = Arc::new(ArcSwap::from_pointee(shim));
     let listeners = listen::on(&settings.listen, inherited)?;
 
@@ -136,6 +153,9 @@ async fn run(config: &Path, inherited: Inherited) -> Result<Option<Writing>, Sta
     let reloading = tokio::spawn(running.reload_on(hangup));
 
     takeover::tell_predecessor();
+    if let Some(notify) = &notify {
+        notify.ready();
+    }
 
     let signal = loop {
         tokio::select! {
@@ -147,6 +167,11 @@ async fn run(config: &Path, inherited: Inherited) -> Result<Option<Writing>, Sta
         }
     };
     drop(listeners);
+    if let Some(notify) = &notify {
+        notify.stopping();
+    }
+    // The next process may be waiting for the address.
+    drop(status);
     reloading.abort();
     tracing::info!(signal, connections = connections.len(), "draining");
     drain.cancel();

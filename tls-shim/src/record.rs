@@ -60,7 +60,7 @@ fn fingerprint(presented: &Presented) -> String {
 }
 
 /// Who ended a request before its time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Side {
     /// It left, or took nothing for too long.
     Client,
@@ -68,6 +68,17 @@ pub(crate) enum Side {
     Upstream,
     /// The shim, which was told to end, or had waited for too long.
     Shim,
+}
+
+impl Side {
+    /// The word for it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Upstream => "upstream",
+            Self::Shim => "shim",
+        }
+    }
 }
 
 /// Who answered a request.
@@ -111,13 +122,13 @@ pub(crate) trait Observer: Send + Sync {
 
 /// Those who are told of all requests.
 pub(crate) struct Observers {
-    observer: Box<dyn Observer>,
+    all: Vec<Box<dyn Observer>>,
     cut_off: AtomicBool,
 }
 
 impl Observers {
-    pub(crate) fn new(observer: impl Observer + 'static) -> Self {
-        Self { observer: Box::new(observer), cut_off: AtomicBool::new(false) }
+    pub(crate) fn new(all: Vec<Box<dyn Observer>>) -> Self {
+        Self { all, cut_off: AtomicBool::new(false) }
     }
 
     /// From now on, the shim itself ends what has not ended.
@@ -295,7 +306,7 @@ impl Drop for Record {
             Some(End::Broken(side)) => Some(side),
             None => Some(open.ledger.left()),
         };
-        open.ledger.observers.observer.finished(&Finished {
+        let finished = Finished {
             connection: &open.ledger.connection,
             method: &open.method,
             host: open.host.as_deref(),
@@ -307,7 +318,8 @@ impl Drop for Record {
             answered_after: open.answered_after,
             took: open.begun.elapsed(),
             broken_off,
-        });
+        };
+        open.ledger.observers.all.iter().for_each(|observer| observer.finished(&finished));
     }
 }
 

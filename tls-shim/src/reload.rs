@@ -86,7 +86,10 @@ impl Running {
         self.watched.renew_settings();
         self.settings = match Settings::read(&self.config) {
             Ok(settings) => Arc::new(settings),
-            Err(error) => return tracing::error!(%error, "{cause}: everything stays as it was"),
+            Err(error) => {
+                self.shim.load().metrics.reloaded(false);
+                return tracing::error!(%error, "{cause}: everything stays as it was");
+            }
         };
         for key in self.settings.fixed_that_differ(&self.begun_with) {
             tracing::warn!(key, "{cause}: this has changed, and counts after a restart only");
@@ -95,7 +98,9 @@ impl Running {
         let has_tls = self.reload_limits_and_tls(cause);
         let parts = Part::ALL.map(|part| self.reload_part(part, cause));
         let has_source = self.reload_source(cause).await;
-        if has_log && has_tls && has_source && parts.into_iter().all(|is_reloaded| is_reloaded) {
+        let is_whole = has_log && has_tls && has_source && parts.into_iter().all(|is_reloaded| is_reloaded);
+        self.shim.load().metrics.reloaded(is_whole);
+        if is_whole {
             tracing::info!("{cause}: reloaded");
         }
     }

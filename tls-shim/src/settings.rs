@@ -56,6 +56,9 @@ pub(crate) struct Settings {
     /// The socket of the plugin server. Where it is told, what needs a certificate is refused while nobody answers there.
     #[serde(default)]
     pub(crate) plugin_server: Option<PathBuf>,
+    /// Where the shim tells how it fares.
+    #[serde(default)]
+    pub(crate) status_listen: Option<SocketAddr>,
     /// Whether sessions of clients may be resumed.
     #[serde(default)]
     pub(crate) session_tickets: SessionTickets,
@@ -124,6 +127,7 @@ impl Settings {
             ("upstream_tls", self.upstream_tls != old.upstream_tls),
             ("send_proxy_protocol", self.send_proxy_protocol != old.send_proxy_protocol),
             ("accept_proxy_protocol", self.accept_proxy_protocol != old.accept_proxy_protocol),
+            ("status_listen", self.status_listen != old.status_listen),
             ("plugin_server", self.plugin_server != old.plugin_server),
             ("access_log", self.access_log != old.access_log),
             ("time_limits.upstream_connect", times.upstream_connect != old_times.upstream_connect),
@@ -288,7 +292,7 @@ proof_key_file: /usr/local/kong/mtls-auth.key
             ),
             ("  poll_interval: 5s", "  admin_url: http://a:b@c", "kong.admin_url: ", "line 6"),
             ("  poll_interval: 5s", "  admin_token: a", "kong.admin_token", "line 6"),
-            ("upstream:", "status_listen: 127.0.0.1:1\nupstream:", "status_listen", "line 3"),
+            ("upstream:", "status_listen: localhost\nupstream:", "status_listen", "line 3"),
             ("upstream:", "plugin_server: [/a]\nupstream:", "plugin_server", "line 3"),
             ("cert: /etc", "certificate: /etc", "certificate", "line 7"),
             ("upstream: http:", "upstream: ftp:", "upstream", "line 3"),

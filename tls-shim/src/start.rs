@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::connection::Shim;
 use crate::file::FileError;
 use crate::listen::BindError;
+use crate::metrics::Metrics;
 use crate::places::Places;
 use crate::plugin_server::PluginServer;
 use crate::record::Observers;
@@ -37,6 +38,8 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
+    Status(#[from] telemetry::status::BindError),
+    #[error(transparent)]
     System(#[from] io::Error),
 }
 
@@ -47,6 +50,7 @@ pub(crate) enum StartError {
 pub(crate) async fn shim(
     settings: &Settings,
     observers: Option<Arc<Observers>>,
+    metrics: Arc<Metrics>,
 ) -> Result<(Shim, JoinHandle<()>), StartError> {
     let certificate = ServerCertificate::read(&settings.default_certificate)?;
     let proof_key = Arc::new(ProofKey::read(&settings.proof_key_file)?);
@@ -72,6 +76,7 @@ pub(crate) async fn shim(
         limits: settings.limits,
         places: Arc::new(Places::new(settings.limits.connections)),
         observers,
+        metrics,
     };
     Ok((shim, following))
 }

@@ -11,7 +11,7 @@ mod session_tickets;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use client_cert::Presented;
@@ -69,6 +69,20 @@ struct State {
     tickets: Option<Arc<SessionTickets>>,
     /// See [`TlsSettings::fingerprint`].
     fingerprint: Arc<str>,
+    /// Whether anything is known of Kong's configuration.
+    is_known: bool,
+    /// When the generation of the map became another.
+    since: SystemTime,
+}
+
+/// What is to be said of the map that counts.
+pub(crate) struct MapFacts {
+    pub(crate) is_known: bool,
+    /// See [`SniMap::generation`].
+    pub(crate) generation: [u8; 32],
+    /// When it became another.
+    pub(crate) since: SystemTime,
+    pub(crate) names: usize,
 }
 
 /// What a handshake told.
@@ -112,6 +126,8 @@ impl Tls {
             default: shown_by_default(default),
             tickets: tickets.map(Arc::new),
             fingerprint: settings.fingerprint().into(),
+            is_known: entities.is_known(),
+            since: SystemTime::now(),
         };
         let front = Front::new(settings.clone(), plain, state)?;
         let tls = Self { front: ArcSwap::from_pointee(front), changing: Mutex::default() };
@@ -157,7 +173,11 @@ impl Tls {
             "server certificates by name"
         );
         let (contexts, certificates) = (Arc::new(contexts), Arc::new(certificates));
-        front.state.store(Arc::new(State { contexts, certificates, ..State::clone(&now) }));
+        let is_same = contexts.generation() == now.contexts.generation();
+        let since = if is_same { now.since } else { SystemTime::now() };
+        let is_known = entities.is_known();
+        let next = State { contexts, certificates, is_known, since, ..State::clone(&now) };
+        front.state.store(Arc::new(next));
     }
 
     /// From now on, handshakes show this one where Kong has none for a name.
@@ -189,6 +209,14 @@ impl Tls {
     /// The server certificates that handshakes show now.
     pub(crate) fn certificates(&self) -> Arc<Certificates> {
         Arc::clone(&self.front.load().state.load().certificates)
+    }
+
+    /// What handshakes go by now.
+    pub(crate) fn map(&self) -> MapFacts {
+        let state = self.front.load().state.load_full();
+        let map = state.contexts.map();
+        let (is_known, since) = (state.is_known, state.since);
+        MapFacts { is_known, generation: *map.generation(), since, names: map.len() }
     }
 
     /// Whether a handshake that began now would ask a client that names this server.
