@@ -148,7 +148,7 @@ fn whatever_is_wrong_is_named_and_nothing_starts() {
         (|dir| std::fs::write(dir.join("shim.yml"), "").unwrap(), "shim.yml", "empty"),
         (|dir| std::fs::write(dir.join("shim.yml"), "listen: [").unwrap(), "shim.yml", "line 1"),
         (
-            |dir| replace(dir, "proof_key_file", "status_listen: 127.0.0.1:1\nproof_key_file"),
+            |dir| replace(dir, "proof_key_file", "status_listen: localhost\nproof_key_file"),
             "shim.yml",
             "status_listen",
         ),
