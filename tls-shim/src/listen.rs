@@ -60,8 +60,9 @@ fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     listener().map_err(|error| BindError { address, error })
 }
 
-/// Accepts connections until `drain` says that the shim ends, each with the shim as it is then; each is served by a task of its own, so that what breaks
-/// one harms no other. As many at a time as there are [`Places`](crate::places::Places): then nobody is accepted until one ends.
+/// Accepts connections until `drain` says that the shim ends, each with the shim as it is then; each is served by a task of
+/// its own, so that what breaks one harms no other. As many at a time as there are [`Places`](crate::places::Places): then
+/// nobody is accepted until one ends.
 pub(crate) async fn accept(
     listener: Arc<TcpListener>,
     shim: Arc<ArcSwap<Shim>>,

@@ -58,7 +58,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access_log::Writing;
+use crate::access_log::{AccessLog, Writing};
 use crate::cli::{Cli, Command};
 use crate::inherited::Inherited;
 use crate::metrics::Metrics;
@@ -113,14 +113,7 @@ async fn run(config: &Path, inherited: Inherited) -> Result<Option<Writing>, Sta
     let (access_log, writing) = access_log::open(&settings.access_log)?.unzip();
     let metrics = Arc::new(Metrics::new());
     let status = settings.status_listen.map(status::Listener::bind).transpose()?;
-    let mut observers: Vec<Box<dyn Observer>> = Vec::new();
-    if let Some(access_log) = &access_log {
-        observers.push(Box::new(access_log.clone()));
-    }
-    if status.is_some() {
-        observers.push(Box::new(Arc::clone(&metrics)));
-    }
-    let observers = (!observers.is_empty()).then(|| Arc::new(Observers::new(observers)));
+    let observers = observers(access_log.as_ref(), status.is_some().then_some(&metrics));
     let (shim, following) = tokio::select! {
         begun = start::shim(&settings, observers.clone(), metrics) => begun?,
         // The Admin API may take its time.
@@ -185,6 +178,14 @@ async fn run(config: &Path, inherited: Inherited) -> Result<Option<Writing>, Sta
         observers.cut_off();
     }
     Ok(writing)
+}
+
+/// Those who are told of each request. None: nothing is noted of it.
+fn observers(access_log: Option<&AccessLog>, metrics: Option<&Arc<Metrics>>) -> Option<Arc<Observers>> {
+    let access_log = access_log.map(|access_log| Box::new(access_log.clone()) as Box<dyn Observer>);
+    let metrics = metrics.map(|metrics| Box::new(Arc::clone(metrics)) as Box<dyn Observer>);
+    let all: Vec<_> = access_log.into_iter().chain(metrics).collect();
+    (!all.is_empty()).then(|| Arc::new(Observers::new(all)))
 }
 
 /// The signals that end the shim.

@@ -21,7 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long after an answer it is asked again. One that ends is noticed at once, for its connection ends with it.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long after the end of a connection it is not asked for a third time: one that ends each of them must not keep us busy.
+/// How long after the end of a connection it is not asked for a third time: one that ends each of them must not keep us
+/// busy.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The bytes of an answer. Ours takes 20.
