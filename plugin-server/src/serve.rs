@@ -8,6 +8,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::conversation::{self, Counted};
 use crate::rpc::Server;
+use crate::socket::Socket;
 
 /// How often what Kong left behind is looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -19,7 +20,12 @@ const DRAIN: Duration = Duration::from_secs(5);
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// Serves connections until `leave` resolves, then lets running events end.
-pub(crate) async fn serve(listener: UnixListener, server: Arc<Server>, leave: impl Future<Output = ()>) {
+pub(crate) async fn serve(
+    listener: UnixListener,
+    socket: Socket,
+    server: Arc<Server>,
+    leave: impl Future<Output = ()>,
+) {
     let expiry = tokio::spawn(expire(Arc::clone(&server)));
     tokio::select! {
         () = accept(&listener, &server) => {}
@@ -44,7 +50,7 @@ pub(crate) async fn serve(listener: UnixListener, server: Arc<Server>, leave: im
             }
         }
     }
-    server.siblings.leave();
+    socket.leave();
 }
 
 async fn accept(listener: &UnixListener, server: &Arc<Server>) {
