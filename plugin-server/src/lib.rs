@@ -29,6 +29,7 @@ mod rpc;
 mod schema;
 mod serve;
 mod siblings;
+mod socket;
 mod source;
 mod step;
 mod trust;
@@ -53,6 +54,7 @@ use crate::entity_source::{EntitySource, KongConsumers};
 use crate::instance::Shared;
 use crate::rpc::Server;
 use crate::siblings::Siblings;
+use crate::socket::Socket;
 use crate::wire::protocol::Protocol;
 
 /// Runs the program by its command line and says how it ended.
@@ -101,7 +103,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let shared = Shared::new(entities, proof_key, settings.event_timeout);
     // Before the socket, which it takes from the server of before.
     let status = settings.status_listen.map(Listener::bind).transpose()?;
-    let (listener, siblings) = Siblings::bind(&settings.socket, settings.event_timeout)?;
+    let (listener, socket) = Socket::bind(&settings.socket)?;
+    let siblings = Siblings::of(&socket, settings.event_timeout);
     let server = Arc::new(Server::new(shared, siblings));
     let notify = Notify::from_env().map(Arc::new);
     let pulse = Watchdog::default().watch(notify.clone());
@@ -124,7 +127,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(notify) = &notify {
         notify.ready();
     }
-    serve::serve(listener, server, leave).await;
+    serve::serve(listener, socket, server, leave).await;
     tracing::info!("left");
     Ok(())
 }

@@ -8,6 +8,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::conversation::{self, Counted};
 use crate::rpc::Server;
+use crate::socket::Socket;
 
 /// How often what Kong left behind is looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -15,15 +16,31 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 /// How long running events may take to end, and Kong to close its connections, once the server has been told to leave.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// After how long without a connection nothing waits any more in a listener that nothing leads to.
+const EMPTY_AFTER: Duration = Duration::from_secs(1);
+
 /// How long to wait before accepting again after a failure, such as having no descriptors left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// Serves connections until `leave` resolves, then lets running events end.
-pub(crate) async fn serve(listener: UnixListener, server: Arc<Server>, leave: impl Future<Output = ()>) {
+pub(crate) async fn serve(
+    mut listener: UnixListener,
+    mut socket: Socket,
+    server: Arc<Server>,
+    leave: impl Future<Output = ()>,
+) {
     let expiry = tokio::spawn(expire(Arc::clone(&server)));
-    tokio::select! {
-        () = accept(&listener, &server) => {}
-        () = leave => {}
+    let mut leave = std::pin::pin!(leave);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut leave => break,
+            () = accept(&listener, &server) => {}
+            // Who leaves puts nothing back: it is the successor's by then.
+            anew = socket.keep() => {
+                tokio::spawn(empty(std::mem::replace(&mut listener, anew), Arc::clone(&server)));
+            }
+        }
     }
     expiry.abort();
     tracing::info!(unfinished = server.unfinished(), "leaving");
@@ -44,21 +61,30 @@ pub(crate) async fn serve(listener: UnixListener, server: Arc<Server>, leave: im
             }
         }
     }
-    server.siblings.leave();
+    socket.leave();
 }
 
 async fn accept(listener: &UnixListener, server: &Arc<Server>) {
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(connection(stream, Arc::clone(server)));
-            }
-            Err(error) => {
-                tracing::error!(%error, "a connection cannot be accepted");
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
-            }
+        accept_one(listener, server).await;
+    }
+}
+
+async fn accept_one(listener: &UnixListener, server: &Arc<Server>) {
+    match listener.accept().await {
+        Ok((stream, _)) => {
+            tokio::spawn(connection(stream, Arc::clone(server)));
+        }
+        Err(error) => {
+            tracing::error!(%error, "a connection cannot be accepted");
+            tokio::time::sleep(ACCEPT_BACKOFF).await;
         }
     }
+}
+
+/// Accepts what still waits in a listener that nothing leads to any more.
+async fn empty(listener: UnixListener, server: Arc<Server>) {
+    while tokio::time::timeout(EMPTY_AFTER, accept_one(&listener, &server)).await.is_ok() {}
 }
 
 async fn expire(server: Arc<Server>) {

@@ -3,16 +3,9 @@
 mod common;
 
 use common::Prefix;
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use testbed::pki::Ca;
 use testbed::process::Process;
-
-fn config(ca: &Ca) -> Json {
-    let config = json!({
-        "certificate_source": "shim", "ca_certificates": [ca.pem()], "skip_consumer_lookup": true, "__seq__": 1,
-    });
-    json!({"Name": "mtls-auth", "Config": config.to_string()})
-}
 
 #[test]
 fn a_new_server_takes_the_socket_over_and_the_old_one_leaves_it_alone() {
@@ -36,7 +29,7 @@ fn a_leaving_server_finishes_the_events_that_run() {
     let prefix = Prefix::new();
     let mut server: Process = prefix.serve(&["--log-level", "debug"]);
     let mut kong = prefix.connect();
-    let id = kong.ok("plugin.StartInstance", config(&Ca::root("root")))["Id"].clone();
+    let id = kong.start_instance(&Ca::root("root"));
     let begun = kong.ok("plugin.HandleEvent", json!({"InstanceId": id, "EventName": "access"}));
     let event = begun["EventId"].clone();
     server.signal("TERM");
@@ -77,8 +70,8 @@ fn what_comes_to_the_wrong_server_is_asked_of_the_right_one() {
     let mut to_old = prefix.connect();
     let _new = prefix.serve(&[]);
     let mut to_new = prefix.connect();
-    let of_old = to_old.ok("plugin.StartInstance", config(&ca))["Id"].clone();
-    let of_new = to_new.ok("plugin.StartInstance", config(&ca))["Id"].clone();
+    let of_old = to_old.start_instance(&ca);
+    let of_new = to_new.start_instance(&ca);
     let mut connections = [to_old, to_new];
     for (instance, owner) in [(&of_old, 0), (&of_new, 1)] {
         // Begun here and gone on with there, and the other way round.
@@ -104,7 +97,7 @@ fn what_comes_to_the_wrong_server_is_asked_of_the_right_one() {
     assert!(error.as_str().unwrap().starts_with("no plugin instance"), "{error}");
 
     // Of a server that has left nothing is known, and Kong starts anew what it needs.
-    let of_old = to_old.ok("plugin.StartInstance", config(&ca))["Id"].clone();
+    let of_old = to_old.start_instance(&ca);
     let begun = to_old.ok("plugin.HandleEvent", json!({"InstanceId": of_old, "EventName": "access"}));
     drop(to_old);
     old.signal("KILL");
@@ -127,7 +120,7 @@ fn what_comes_to_the_wrong_server_is_asked_of_the_right_one() {
 fn a_server_that_does_not_answer_is_as_good_as_gone() {
     let prefix = Prefix::new();
     let old = prefix.serve(&[]);
-    let of_old = prefix.connect().ok("plugin.StartInstance", config(&Ca::root("root")))["Id"].clone();
+    let of_old = prefix.connect().start_instance(&Ca::root("root"));
     let _new = prefix.serve(&["--event-timeout", "0.2"]);
     let mut kong = prefix.connect();
     kong.ok("plugin.InstanceStatus", of_old.clone());

@@ -36,7 +36,7 @@ fn no_sample_is_left_out() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    // What a plugin server exports is told from one that runs: see its own tests.
+    // What the programs export is told from ones that run: see their own tests.
     let elsewhere = ["grafana-dashboard.json"];
     names.retain(|name| !elsewhere.contains(&name.as_str()));
     assert_eq!(names, ["guard.yml", "kong.conf", "kong.yml", "shim.yml"], "each has its test here");

@@ -47,12 +47,12 @@ def _start_late(stack, _):
 
 
 def _remove_socket(stack, _):
-    pid = stack.server_pid()
     os.unlink(stack.socket)
-    time.sleep(10)
-    if stack.server_pid() is None:
-        # It has not come back by itself. Kong starts another one.
-        os.kill(pid, signal.SIGTERM)
+    time.sleep(5)
+    # With those of the servers' own, from which the first could be made again.
+    for path in stack.socket.parent.glob(f"{stack.socket.name}*"):
+        path.unlink()
+    time.sleep(5)
 
 
 def _reload(stack, _):
@@ -257,7 +257,7 @@ FAULTS = {
     "kill": Fault("kill -9, five times, every 2 s; Kong starts it again", _kill),
     "stop": Fault("SIGSTOP for 90 s, then SIGCONT", _stop),
     "late": Fault("Kong takes requests 8 s before the plugin server starts", _start_late, managed=False, late=True),
-    "socket": Fault("its socket's file is removed", _remove_socket),
+    "socket": Fault("its socket's file is removed, and 5 s later all files of its sockets", _remove_socket),
     "reload": Fault("kong reload, three times", _reload),
     "cut": Fault("for 15 s every fourth answer of it is lost with its connection", _cut, managed=False, relayed=True),
     "fake-random": Fault("killed; what listens in its place answers random bytes", _fake(_random_bytes), managed=False),

@@ -100,3 +100,22 @@ fn it_is_ready_once_kong_is_known_and_the_plugin_server_answers() {
     assert!(code == "503" && body.contains("plugin_server"), "{code}: {body}");
     assert_eq!(value(&get(status, "/metrics").1, "tls_shim_plugin_server_up"), 0.0);
 }
+
+/// Each name in the dashboard's queries is one of a sample.
+#[test]
+fn the_dashboard_asks_for_what_the_shim_tells() {
+    let status = free();
+    let nobody = "plugin_server: /nowhere/plugin.socket";
+    let rig = Rig::with_settings(ONE_ROUTE, &format!("status_listen: {status}\n{nobody}\n"));
+    rig.curl(OPEN, "/", &[]);
+    let metrics = || get(status, "/metrics").1;
+    until(|| metrics().contains("tls_shim_requests_total{"));
+    let said = metrics();
+    let samples = said.lines().filter(|line| !line.starts_with('#'));
+    let exported: Vec<&str> = samples.map(|line| line.split(['{', ' ']).next().unwrap()).collect();
+    let asked = testbed::dashboard::asked_for("tls_shim_");
+    assert!(asked.len() > 15, "{asked:?}");
+    for name in asked {
+        assert!(exported.contains(&name.as_str()), "{name} is asked for, but there are only {exported:?}");
+    }
+}

@@ -1,11 +1,12 @@
 //! This knows what tests and the demonstration set up around the two binaries: throw-away certificates, child
 //! processes, an upstream that tells what it saw, a TLS client that tells whether it was asked for a certificate, an Admin
-//! API.
+//! API; and which metrics the dashboard asks for.
 //!
 //! Nothing here is for production: errors panic.
 
 #![forbid(unsafe_code)]
 
+pub mod dashboard;
 pub mod fake_admin;
 pub mod pki;
 pub mod process;

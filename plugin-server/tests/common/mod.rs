@@ -11,6 +11,7 @@ use std::process::Command;
 
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
+use testbed::pki::Ca;
 use testbed::process::{PATIENCE, Process};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_mtls-auth");
@@ -97,6 +98,15 @@ impl Connection {
         let (error, result) = self.call(method, arg);
         assert_eq!(error, Json::Null, "{method}");
         result
+    }
+
+    /// Has the server start an instance that trusts this CA, and gives its id.
+    pub(crate) fn start_instance(&mut self, ca: &Ca) -> Json {
+        let config = json!({
+            "certificate_source": "shim", "ca_certificates": [ca.pem()], "skip_consumer_lookup": true, "__seq__": 1,
+        });
+        let arg = json!({"Name": "mtls-auth", "Config": config.to_string()});
+        self.ok("plugin.StartInstance", arg)["Id"].clone()
     }
 
     /// The next reply, whatever it answers.

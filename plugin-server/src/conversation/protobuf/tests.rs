@@ -13,6 +13,7 @@ use crate::entity_source::EntitySource;
 use crate::event::Event;
 use crate::instance::Shared;
 use crate::siblings::Siblings;
+use crate::socket::Socket;
 use crate::wire::protobuf::messages::{
     AuthenticateArgs, AuthenticatedCredential, Bool, Command, Empty, ExitArgs, HandleEvent, InstanceId,
     InstanceStatus, Int, KeyValue, Kind, ListValue, Name, Returned, StartInstance, Struct, Text, Value,
@@ -44,7 +45,7 @@ impl World {
         let shared = Shared::new(source, ProofKey::from_bytes(KEY), Duration::from_secs(5));
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("socket");
-        let (_, siblings) = Siblings::bind(&socket, Duration::from_secs(5)).unwrap();
+        let siblings = Siblings::of(&Socket::bind(&socket).unwrap().1, Duration::from_secs(5));
         Self { root, server: Arc::new(Server::new(shared, siblings)), entities: sender }
     }
 

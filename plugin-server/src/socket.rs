@@ -1,0 +1,275 @@
+//! This knows the socket: the path that Kong connects to, and beside it a name of this server's own.
+//!
+//! Who removes the socket of a server that runs cuts it off from Kong, which would say so only where it needs another
+//! connection. So the names are looked for, and put back where nothing is.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::time::Instant;
+
+use crate::ids::Run;
+
+/// How often the names are looked for.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The two names of this server's socket.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    path: PathBuf,
+    own: PathBuf,
+    run: Run,
+    inode: Inode,
+    /// Whether another server has taken the path. It is that one's to keep: this one leaves soon, and a path to it would
+    /// lead nowhere.
+    is_succeeded: bool,
+}
+
+/// A file by whichever name: its device and number there, which are no other's while the socket is bound.
+type Inode = (u64, u64);
+
+/// The socket cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("socket {}: {error}", path.display())]
+pub(crate) struct BindError {
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl Socket {
+    /// Binds a socket of this server's own, and then also in place of whatever is at the path.
+    ///
+    /// The new socket takes the path in one step, so that a connection finds one of them at any time; nobody ever unlinks
+    /// the path, so a leaving server cannot take away its successor's.
+    ///
+    /// # Errors
+    /// What the system says, with the path.
+    pub(crate) fn bind(path: &Path) -> Result<(UnixListener, Self), BindError> {
+        let failed = |error| BindError { path: path.to_owned(), error };
+        remove_dead(path).map_err(failed)?;
+        loop {
+            let run = Run::random();
+            let own = own(path, run);
+            match listen(&own) {
+                // Somebody else's run.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(failed(error)),
+                Ok((listener, inode)) => {
+                    let socket = Self { path: path.to_owned(), own, run, inode, is_succeeded: false };
+                    socket.take_path().map_err(failed)?;
+                    return Ok((listener, socket));
+                }
+            }
+        }
+    }
+
+    fn take_path(&self) -> io::Result<()> {
+        let mut second = self.own.clone().into_os_string();
+        second.push(".new");
+        add_name(&self.own, second.as_ref())?;
+        std::fs::rename(&second, &self.path)
+    }
+
+    /// Puts the names back whenever somebody has removed them, and returns once nothing leads to the listener that there
+    /// was, with another one.
+    ///
+    /// It waits for the file system, so it is for a task on which no request depends. To be dropped at an `await` loses
+    /// nothing.
+    pub(crate) async fn keep(&mut self) -> UnixListener {
+        let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut said = None;
+        loop {
+            looks.tick().await;
+            let own = self.put_own_back();
+            // Not before there is something to lead to.
+            let path = if own.is_ok() { self.put_path_back() } else { Ok(()) };
+            let problem = own.as_ref().err().or(path.as_ref().err()).map(io::Error::to_string);
+            if let Some(error) = problem.as_ref().filter(|_| problem != said) {
+                let socket = self.path.display();
+                tracing::error!(%socket, error, "the socket was removed and cannot be bound anew");
+            }
+            said = problem;
+            if let Ok(Some(anew)) = own {
+                return anew;
+            }
+        }
+    }
+
+    /// Where nothing has this server's own name: the socket from the path, or a new one where that is not there either.
+    fn put_own_back(&mut self) -> io::Result<Option<UnixListener>> {
+        if found(&self.own)?.is_some() {
+            return Ok(None);
+        }
+        let own = self.own.display().to_string();
+        if found(&self.path)?.is_some_and(|found| inode(&found) == self.inode) {
+            std::fs::hard_link(&self.path, &self.own)?;
+            if found(&self.own)?.is_some_and(|found| inode(&found) == self.inode) {
+                tracing::warn!(own, "somebody removed this server's own socket: it is back");
+                return Ok(None);
+            }
+            // A successor took the path in between.
+            std::fs::remove_file(&self.own)?;
+        }
+        let (listener, inode) = listen(&self.own)?;
+        self.inode = inode;
+        tracing::warn!(own, "somebody removed this server's own socket: another one is bound");
+        Ok(Some(listener))
+    }
+
+    /// Where nothing is at the path, and nothing of another server's has been.
+    fn put_path_back(&mut self) -> io::Result<()> {
+        match found(&self.path)? {
+            Some(found) => self.is_succeeded |= self.is_anothers(&found),
+            None if self.is_succeeded => {}
+            None => self.fill_path()?,
+        }
+        Ok(())
+    }
+
+    /// A successor that comes at the same time keeps the path: no name is added in place of one.
+    fn fill_path(&self) -> io::Result<()> {
+        match add_name(&self.own, &self.path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            added => {
+                added?;
+                let socket = self.path.display();
+                tracing::warn!(%socket, "somebody removed the socket: it is bound anew, Kong can connect again");
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether another server has put this there.
+    fn is_anothers(&self, found: &std::fs::Metadata) -> bool {
+        let leads_here =
+            || std::fs::read_link(&self.path).is_ok_and(|to| Some(to.as_os_str()) == self.own.file_name());
+        let is_a_way = found.file_type().is_socket() || found.file_type().is_symlink();
+        is_a_way && inode(found) != self.inode && !leads_here()
+    }
+
+    /// The path that Kong connects to.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The run in the name of this server's own.
+    pub(crate) fn run(&self) -> Run {
+        self.run
+    }
+
+    /// Takes this server's own name away; the path stays.
+    pub(crate) fn leave(&self) {
+        // Who is left over is removed by the next server.
+        let _ = std::fs::remove_file(&self.own);
+    }
+}
+
+/// The socket of a run's own.
+pub(crate) fn own(path: &Path, run: Run) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{run}"));
+    path.with_file_name(name)
+}
+
+/// A socket that listens, and what file it is.
+fn listen(own: &Path) -> io::Result<(UnixListener, Inode)> {
+    let listener = UnixListener::bind(own)?;
+    let settled = || {
+        // Kong's workers may run as another user of the same group.
+        std::fs::set_permissions(own, std::fs::Permissions::from_mode(0o660))?;
+        std::fs::symlink_metadata(own)
+    };
+    match settled() {
+        Ok(found) => Ok((listener, inode(&found))),
+        Err(error) => {
+            // Nobody would listen on it.
+            let _ = std::fs::remove_file(own);
+            Err(error)
+        }
+    }
+}
+
+/// A second name for the same socket; where the file system has none, a pointer to it. Either fails where the name is
+/// there.
+fn add_name(own: &Path, second: &Path) -> io::Result<()> {
+    std::fs::hard_link(own, second)
+        .or_else(|_| std::os::unix::fs::symlink(own.file_name().unwrap_or_default(), second))
+}
+
+/// What has a name.
+fn found(name: &Path) -> io::Result<Option<std::fs::Metadata>> {
+    match std::fs::symlink_metadata(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+fn inode(found: &std::fs::Metadata) -> Inode {
+    (found.dev(), found.ino())
+}
+
+/// Removes the sockets that servers which were killed have left.
+fn remove_dead(path: &Path) -> io::Result<()> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Ok(());
+    };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let file_name = entry.file_name();
+        let suffix = file_name.to_str().and_then(|other| other.strip_prefix(name)?.strip_prefix('.'));
+        let run = suffix.map(|suffix| suffix.strip_suffix(".new").unwrap_or(suffix).parse::<Run>());
+        if matches!(run, Some(Ok(_))) && entry.file_type()?.is_socket() {
+            let dead = std::os::unix::net::UnixStream::connect(entry.path());
+            if dead.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_added_in_place_of_nothing_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let content = |name: &str| std::fs::read_to_string(at(name)).unwrap();
+        std::fs::write(at("own"), "own").unwrap();
+        std::fs::write(at("anothers"), "another's").unwrap();
+        let error = add_name(&at("own"), &at("anothers")).unwrap_err();
+        assert_eq!((error.kind(), content("anothers")), (io::ErrorKind::AlreadyExists, "another's".into()));
+        add_name(&at("own"), &at("second")).unwrap();
+        assert_eq!(content("second"), "own");
+
+        // Folders have no second names, as nothing has where the file system knows none.
+        std::fs::create_dir(at("folder")).unwrap();
+        let error = add_name(&at("folder"), &at("anothers")).unwrap_err();
+        assert_eq!((error.kind(), content("anothers")), (io::ErrorKind::AlreadyExists, "another's".into()));
+        add_name(&at("folder"), &at("pointer")).unwrap();
+        assert_eq!(std::fs::read_link(at("pointer")).unwrap(), Path::new("folder"));
+    }
+
+    #[tokio::test]
+    async fn a_successor_that_comes_in_the_middle_of_a_look_keeps_the_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let (_listener, mut socket) = Socket::bind(&path).unwrap();
+        // Between the two steps of a look: nothing was there, and is put there.
+        let (_successor, other) = Socket::bind(&path).unwrap();
+        socket.fill_path().unwrap();
+        assert_eq!(inode(&found(&path).unwrap().unwrap()), other.inode);
+        // From the next look on it is that one's, also where it is removed.
+        socket.put_path_back().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        socket.put_path_back().unwrap();
+        assert!(found(&path).unwrap().is_none());
+    }
+}
