@@ -36,7 +36,9 @@ pub fn version(version: &str) -> Finding {
             Finding::warn(VERSION, finding, format!("{SEE} for what differs from 3.9"))
         }
         Some((3, 5 | 6)) => {
-            let finding = format!("{version} cannot be relied on to take over changed CAs, or a restarted plugin server");
+            let finding = format!(
+                "{version} cannot be relied on to take over changed CAs, or a restarted plugin server"
+            );
             Finding::fail(VERSION, finding, format!("use another version: {SEE}"))
         }
         _ => Finding::warn(VERSION, format!("{version}: nobody has looked at it for mtls-auth"), SEE),
@@ -62,11 +64,13 @@ pub fn header_buffers(set: Option<&str>) -> Finding {
             ),
             remedy,
         ),
-        Some((count, size)) if count.saturating_mul(size) < MAX_HEADER_BYTES + OWN_HEADER_BYTES => Finding::warn(
-            HEADER_BUFFERS,
-            format!("{shown}: too few for a client's certificates beside its own header"),
-            remedy,
-        ),
+        Some((count, size)) if count.saturating_mul(size) < MAX_HEADER_BYTES + OWN_HEADER_BYTES => {
+            Finding::warn(
+                HEADER_BUFFERS,
+                format!("{shown}: too few for a client's certificates beside its own header"),
+                remedy,
+            )
+        }
         Some(_) => Finding::ok(HEADER_BUFFERS, shown),
     }
 }
@@ -109,9 +113,10 @@ pub fn proxy_listen(listeners: &[String]) -> Finding {
     let open = listeners.iter().find(|listener| {
         let mut words = listener.split_whitespace();
         let address = words.next().unwrap_or_default();
-        let is_everywhere = ["0.0.0.0:", "[::]:", "[0:0:0:0:0:0:0:0]:", "[0000:0000:0000:0000:0000:0000:0000:0000]:", "*:"]
-            .iter()
-            .any(|any| address.starts_with(any));
+        let is_everywhere =
+            ["0.0.0.0:", "[::]:", "[0:0:0:0:0:0:0:0]:", "[0000:0000:0000:0000:0000:0000:0000:0000]:", "*:"]
+                .iter()
+                .any(|any| address.starts_with(any));
         is_everywhere && !words.any(|flag| flag == "ssl")
     });
     match open {
@@ -150,7 +155,11 @@ mod tests {
         let table = include_str!("../../../docs/kong-versions.md");
         let head = table.lines().find(|line| line.starts_with("| |")).unwrap();
         let listed: Vec<_> = head.split('|').map(str::trim).filter(|cell| cell.starts_with("3.")).collect();
-        assert_eq!(listed, ["3.4", "3.5", "3.6", "3.7", "3.8", "3.9 (to 3.9.3)"], "another one is judged here, too");
+        assert_eq!(
+            listed,
+            ["3.4", "3.5", "3.6", "3.7", "3.8", "3.9 (to 3.9.3)"],
+            "another one is judged here, too"
+        );
         assert!(table.contains("**Leave out 3.5 and 3.6.**") && table.contains("**Run for real: 3.9.1.**"));
     }
 

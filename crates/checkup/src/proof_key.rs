@@ -40,7 +40,9 @@ pub fn agreement(what: &'static str, key: &ProofKey, status: &ServerStatus) -> F
         Some(theirs) if theirs == own => Finding::ok(what, "the plugin server that answers has the same"),
         Some(theirs) => Finding::fail(
             what,
-            format!("the plugin server that answers has another one ({theirs}, not {own}): it refuses every certificate"),
+            format!(
+                "the plugin server that answers has another one ({theirs}, not {own}): it refuses every certificate"
+            ),
             "let both name the same proof_key_file, then `kong reload` and restart the shim",
         ),
         None => Finding::unseen(

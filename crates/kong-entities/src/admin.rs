@@ -221,7 +221,8 @@ impl AdminClient {
         let asked = async {
             let answer = self.connections.get(&target, MAX_ENTITY_BYTES).await?;
             let after = SystemTime::now();
-            let date = answer.date.as_ref().and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+            let date =
+                answer.date.as_ref().and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
             let server = answer.server.as_ref().and_then(|server| version_of_server(server.to_str().ok()?));
             let (version, settings) = match (ok_json::<RawNode>(&answer), server) {
                 (Ok(raw), _) => (raw.version.clone(), Some(raw.settings())),

@@ -49,7 +49,8 @@ pub struct PluginServer {
 const PLUGIN_SERVER: &str = "mtls-auth";
 
 /// What Kong listens on where nobody says anything.
-const PROXY_LISTEN: &str = "0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl reuseport backlog=16384";
+const PROXY_LISTEN: &str =
+    "0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl reuseport backlog=16384";
 
 /// The most bytes of a `kong.conf`. The one that comes with Kong, comments and all, has a tenth of it.
 const MAX_CONF_BYTES: u64 = 1 << 20;
@@ -85,7 +86,8 @@ impl RawNode {
                 },
             });
         NodeSettings {
-            header_buffers: directive("nginx_proxy_directives").or_else(|| directive("nginx_http_directives")),
+            header_buffers: directive("nginx_proxy_directives")
+                .or_else(|| directive("nginx_http_directives")),
             trusted_ips: texts("trusted_ips"),
             proxy_listen: texts("proxy_listen"),
             plugin_server,
@@ -222,7 +224,8 @@ mod tests {
         let empty = json!({"nginx_proxy_directives": {}, "trusted_ips": {}, "pluginservers": {}});
         assert_eq!(of(empty), NodeSettings::default());
         assert_eq!(of(json!(null)), NodeSettings::default());
-        let of_http = json!({"nginx_http_directives": [{"name": "large_client_header_buffers", "value": "4 16k"}]});
+        let of_http =
+            json!({"nginx_http_directives": [{"name": "large_client_header_buffers", "value": "4 16k"}]});
         assert_eq!(of(of_http).header_buffers.as_deref(), Some("4 16k"));
     }
 
@@ -240,7 +243,11 @@ mod tests {
         ] {
             assert_eq!(protocol_of(query), protocol, "{query}");
             let server = json!([{"name": "mtls-auth", "query_command": query}]);
-            assert_eq!(of(json!({"pluginservers": server})).plugin_server.unwrap().protocol, protocol, "{query}");
+            assert_eq!(
+                of(json!({"pluginservers": server})).plugin_server.unwrap().protocol,
+                protocol,
+                "{query}"
+            );
         }
         // What Kong has noted counts more.
         let server = json!([{"name": "x", "query_command": "mtls-auth -dump", "protocol": "ProtoBuf:1"}]);
