@@ -392,6 +392,8 @@ fn the_server_its_socket_and_its_key_are_looked_at() {
             "WARN  the server's proof key: not looked at",
         ),
         (b"\x94\x01\x01\xa1x\xc0", "plugin server", "FAIL  plugin server: "),
+        (b"\x94\x01\x01\xa1x\x81\xa3Pid\x07", "plugin server", "FAIL  plugin server: "),
+        (b"\x94\x01\x02\xc0\x81\xa3Pid\x07", "plugin server", "FAIL  plugin server: "),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "plugin server", "FAIL  plugin server: "),
         (b"", "plugin server", "FAIL  plugin server: "),
     ] {
