@@ -59,7 +59,7 @@ pub fn header_buffers(set: Option<&str>) -> Finding {
         Some((_, size)) if size < MAX_HEADER_BYTES => Finding::warn(
             HEADER_BUFFERS,
             format!(
-                "{shown}{default}: Kong answers 400 or 494 where a client's certificates take more than {size} bytes as a \
+                "{shown}{default}: Kong answers 400 where a client's certificates take more than {size} bytes as a \
                  header, and they may take {MAX_HEADER_BYTES}"
             ),
             remedy,
