@@ -11,6 +11,7 @@ use kong_entities::{AdminSettings, AdminSettingsError, AdminToken};
 use serde::Deserialize;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::doctor::DoctorOptions;
 use crate::explain::ExplainOptions;
 use crate::guard::GuardOptions;
 use crate::wire::protocol::Protocol;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Guard(GuardOptions),
     /// Prints what the plugin would decide about a certificate, step by step, and why.
     Explain(ExplainOptions),
+    /// Looks at all that has to be in order around the server, and says what to do where it is not.
+    Doctor(DoctorOptions),
 }
 
 /// The options of `serve`, each of which may also stand in the file of `--config`, with `_` for `-`.
@@ -188,6 +191,7 @@ pub(crate) enum EntitySettings {
 /// The options as they count.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    pub(crate) kong_prefix: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) entities: EntitySettings,
     pub(crate) proof_key_file: PathBuf,
@@ -211,6 +215,13 @@ pub(crate) enum OptionsError {
     NoAdmin(&'static str),
     #[error(transparent)]
     Admin(#[from] AdminSettingsError),
+}
+
+impl OptionsError {
+    /// Whether the options themselves cannot be followed, and not what they name.
+    pub(crate) fn is_usage(&self) -> bool {
+        matches!(self, Self::NoAdmin(_) | Self::TwoSources)
+    }
 }
 
 /// The command line in the form that the parser knows: Kong and its other servers write these two with one hyphen.
@@ -253,6 +264,7 @@ impl Options {
                 .map_or(EVENT_TIMEOUT, |EventTimeout(timeout)| timeout),
             status_listen: self.status_listen.or(file.status_listen),
             log_level: self.log_level.or(file.log_level).unwrap_or(LogLevel::Info),
+            kong_prefix: prefix,
         })
     }
 }

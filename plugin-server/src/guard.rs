@@ -14,16 +14,17 @@ use std::process::ExitCode;
 
 use kong_entities::{AdminClient, Entities};
 
-use crate::cli::{EntitySettings, OptionsError};
+use crate::cli::EntitySettings;
 use coverage::Coverage;
 use form::Admin;
 use options::Form;
 
 pub(crate) use options::GuardOptions;
-pub(crate) use watch::GuardWatch;
+pub(crate) use watch::{GuardWatch, LOOKED_AT};
+pub(crate) use words::scope;
 
 /// The command line cannot be followed: the status of a shell's built-ins for that, and of clap's.
-const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 
 /// Prints what is missing, or with `--check` says what is guarded. Gives 1 where the configuration cannot be read and, with
 /// `--check`, where something is unguarded.
@@ -37,8 +38,7 @@ pub(crate) async fn run(options: GuardOptions) -> ExitCode {
         Ok(source) => source,
         Err(error) => {
             eprintln!("mtls-auth: {error}");
-            let is_usage = matches!(error, OptionsError::NoAdmin(_) | OptionsError::TwoSources);
-            return if is_usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE };
+            return if error.is_usage() { ExitCode::from(USAGE) } else { ExitCode::FAILURE };
         }
     };
     let (entities, has_database) = match read(source).await {
@@ -62,6 +62,11 @@ pub(crate) async fn run(options: GuardOptions) -> ExitCode {
         print!("{}", printed(&options, &entities, has_database, &advice));
     }
     ExitCode::SUCCESS
+}
+
+/// What is not guarded, in one line. None: everything is.
+pub(crate) fn unguarded(entities: &Entities) -> Option<String> {
+    words::unguarded(entities, &Coverage::of(entities))
 }
 
 /// The configuration, and whether there is a database to write into by the Admin API.

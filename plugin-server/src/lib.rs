@@ -12,6 +12,7 @@ mod cli;
 mod config;
 mod conversation;
 mod details;
+mod doctor;
 mod entity_source;
 mod event;
 mod explain;
@@ -67,6 +68,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(options)) => options,
         Some(Command::Guard(options)) => return guard::run(options),
         Some(Command::Explain(options)) => return explain::run(options),
+        Some(Command::Doctor(options)) => return doctor::run(options),
         None => cli.options,
     };
     let settings = match options.settle() {

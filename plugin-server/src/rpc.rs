@@ -70,7 +70,10 @@ impl Server {
                 known_or_not(instance, closed)
             }
             Call::InstanceStatus { instance } => known_or_not(instance, self.instances.is_known(instance)),
-            Call::GetStatus => ReplyBody::Status { pid: std::process::id() },
+            Call::GetStatus => ReplyBody::Status {
+                pid: std::process::id(),
+                proof_key: self.instances.proof_key().fingerprint(),
+            },
             Call::Unknown { method } => {
                 tracing::warn!(method, "a call of an unknown method");
                 ReplyBody::Error(format!("there is no method {method:?}"))

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use serde_json::Value as Json;
+use checkup::ServerStatus;
+use serde::de::IgnoredAny;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -42,12 +43,7 @@ impl Siblings {
     /// # Errors
     /// What happens instead: another server has the path, or none answers.
     pub(crate) async fn check(&self) -> Result<(), String> {
-        let request = Request { message_id: 1, call: Call::GetStatus };
-        let asked = tokio::time::timeout(CHECK, exchange(&self.path, &request)).await;
-        let reply =
-            asked.map_err(|_| format!("no answer within {CHECK:?}"))?.map_err(|error| error.to_string())?;
-        let reply: Json = rmp_serde::from_slice(&reply).map_err(|error| error.to_string())?;
-        match reply[3]["Pid"] == std::process::id() {
+        match status(&self.path).await?.pid == Some(std::process::id().into()) {
             true => Ok(()),
             false => Err("another server has taken its place".into()),
         }
@@ -74,6 +70,21 @@ impl Siblings {
                 None
             }
         }
+    }
+}
+
+/// What the server that answers on a socket says of itself.
+///
+/// # Errors
+/// None answers in time, or not as a plugin server does.
+pub(crate) async fn status(socket: &Path) -> Result<ServerStatus, String> {
+    let request = Request { message_id: 1, call: Call::GetStatus };
+    let asked = tokio::time::timeout(CHECK, exchange(socket, &request)).await;
+    let reply =
+        asked.map_err(|_| format!("no answer within {CHECK:?}"))?.map_err(|error| error.to_string())?;
+    match rmp_serde::from_slice(&reply) {
+        Ok((1, 1, None::<IgnoredAny>, Some(status))) => Ok(status),
+        Ok((_, _, _, _)) | Err(_) => Err("what answers is no plugin server".into()),
     }
 }
 

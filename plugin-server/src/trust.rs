@@ -1,6 +1,7 @@
 //! This knows which CAs an instance trusts.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use kong_entities::{CaCertificate, is_pem};
 use openssl::x509::X509;
@@ -11,6 +12,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::certificate::Certificate;
 use crate::config::{Config, same_ca};
+use crate::names;
+use crate::verify::system_time;
 
 /// The CAs of an instance, and how they may be used.
 #[derive(Debug)]
@@ -76,6 +79,13 @@ impl Trust {
     }
 }
 
+/// What a CA is called (RFC 4514), and when it ends.
+pub(crate) fn subject_and_end(authority: &X509) -> Option<(String, SystemTime)> {
+    let der = authority.to_der().ok()?;
+    let (_, parsed) = X509Certificate::from_der(&der).ok()?;
+    Some((names::distinguished_name(parsed.subject()), system_time(authority.not_after()).ok()?))
+}
+
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
@@ -100,7 +110,7 @@ fn check_ca(der: &[u8]) -> Result<(), String> {
     if !certificate.is_ca() {
         return Err(format!(
             "not a CA (no basicConstraints with CA:TRUE): {}",
-            crate::names::distinguished_name(certificate.subject())
+            names::distinguished_name(certificate.subject())
         ));
     }
     Ok(())

@@ -1,11 +1,14 @@
-//! This knows `tls-shim check`: whether the shim would start, and whom it would ask.
+//! This knows `tls-shim check`: whether the shim would start, whom it would ask, and what around it is not in order.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command whose result is what it prints")]
+
+mod findings;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use checkup::Findings;
 use client_cert::ProofKey;
 use kong_entities::Entities;
 
@@ -16,52 +19,55 @@ use crate::settings::Settings;
 use crate::sni::{self, ServerName, Shown, SniMap};
 use crate::source::{self, Reading};
 use crate::start::{self, StartError};
-use crate::tls::{Certificates, ServerCertificate, Trouble};
+use crate::tls::{Certificates, ServerCertificate};
 use crate::upstream::Kong;
 
-/// Validates and prints. Gives 0 where the shim would start with a configuration of Kong's, and 1 where it would not: it
-/// would refuse to start, or ask everybody since it knows nothing. A snapshot file stands in for an Admin API that is
-/// away; it is no excuse for one that refuses the token, or is none at all.
+/// Validates and prints. Gives 0 where the shim would start with a configuration of Kong's and nothing fails, and 1
+/// otherwise: it would refuse to start, or ask everybody since it knows nothing. A snapshot file stands in for an Admin API
+/// that is away; it is no excuse for one that refuses the token, or is none at all. What is not there while a configuration
+/// is looked at on another host, Kong or the plugin server, does not fail.
 pub(crate) async fn check(config: &Path) -> ExitCode {
-    let fault = match report(config).await {
-        Ok((report, fault)) => {
-            println!("{report}");
-            fault
+    let (fault, fails) = match report(config).await {
+        Ok(Report { text, fault, findings }) => {
+            println!("{text}\n\n{}", findings.to_string().trim_end());
+            (fault, findings.has_failure())
         }
-        Err(error) => Some(error.to_string()),
+        Err(error) => (Some(error.to_string()), true),
     };
-    match fault {
-        Some(fault) => {
-            eprintln!("{fault}");
-            ExitCode::FAILURE
-        }
-        None => ExitCode::SUCCESS,
+    if let Some(fault) = &fault {
+        eprintln!("{fault}");
     }
+    if fails || fault.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// What is to be said of the settings, and what is wrong with the source.
-async fn report(config: &Path) -> Result<(String, Option<String>), StartError> {
+/// What is to be said of settings with which the shim would start.
+struct Report {
+    text: String,
+    /// What is wrong with the source.
+    fault: Option<String>,
+    findings: Findings,
+}
+
+async fn report(config: &Path) -> Result<Report, StartError> {
     let settings = Settings::read(config)?;
     let certificate = ServerCertificate::read(&settings.default_certificate)?;
-    ProofKey::read(&settings.proof_key_file)?;
+    let key = ProofKey::read(&settings.proof_key_file)?;
     Kong::new(&settings)?;
     access_log::probe(&settings.access_log)?;
     let Reading { entities, origin } = source::read(&settings).await?;
     let map = Arc::new(sni::policy(&entities));
     let shown = certificate.summary();
     // OpenSSL has its own mind about certificates.
-    let certificates = start::tls(&settings, certificate, Arc::clone(&map), &entities)?.certificates();
+    let tls = start::tls(&settings, certificate, Arc::clone(&map), &entities)?;
+    let certificates = tls.certificates();
+    let findings = findings::look(&settings, &origin, &key, &entities, &tls).await;
     let map = if entities.is_known() {
         format!("{}\n{}", table(&map, &certificates, &shown), summary(&entities, &map))
     } else {
         "SNI  asked\n*    yes: nothing is known of Kong's configuration".to_owned()
     };
-    let troubles = certificates.troubles().map(trouble).collect::<String>();
-    let out_of_reach = if settings.upstream.tls { String::new() } else { out_of_reach(&entities) };
-    let report = format!(
-        "{map}\nconfiguration: {origin}\n{troubles}{out_of_reach}default server certificate: {shown}"
-    );
-    Ok((report, origin.fault()))
+    let text = format!("{map}\nconfiguration: {origin}\ndefault server certificate: {shown}");
+    Ok(Report { text, fault: origin.fault(), findings })
 }
 
 /// Every SNI that is asked or has a certificate: one a line with the reasons why it is asked, and further lines with the CA
@@ -107,27 +113,6 @@ fn table(map: &SniMap, certificates: &Certificates, default: &str) -> String {
     rows.push((String::new(), shown));
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.iter().map(|(name, said)| format!("{name:width$}  {said}")).collect::<Vec<_>>().join("\n")
-}
-
-/// A line for what is wrong with a server certificate.
-fn trouble(Trouble { broken, id, names, reason }: &Trouble) -> String {
-    let word = if *broken { "error" } else { "warning" };
-    format!("{word}: server certificate with the id {id} for {names}: {reason}\n")
-}
-
-/// A line for the routes that nobody reaches, with the first few by name.
-fn out_of_reach(entities: &Entities) -> String {
-    const SHOWN: usize = 5;
-    let routes: Vec<&str> = sni::out_of_reach_without_sni(entities).collect();
-    if routes.is_empty() {
-        return String::new();
-    }
-    let (shown, more) = routes.split_at(routes.len().min(SHOWN));
-    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-    format!(
-        "warning: nobody reaches routes whose expression demands tls.sni while upstream is not https://: {}{more}\n",
-        shown.join(", ")
-    )
 }
 
 fn ca_names(row: &Shown<'_>) -> String {

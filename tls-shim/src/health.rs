@@ -1,5 +1,6 @@
 //! This knows what monitoring is told of the shim: its metrics, and whether it can do its work.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -101,6 +102,35 @@ impl Collector for Collected {
             let gauge = ConstGauge::new(value);
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             gauge.encode(metric)?;
+        }
+        self.server_certificates(&mut encoder)
+    }
+}
+
+impl Collected {
+    /// As many labels as there are certificates in Kong's configuration, and one or two for the default.
+    fn server_certificates(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let certificates = self.tls.certificates();
+        let default = self.tls.default_certificate();
+        let all = certificates.usable().chain([&default]);
+        let ends: BTreeMap<_, _> = all
+            .flat_map(|certificate| {
+                let id = certificate.id().unwrap_or_default();
+                certificate
+                    .ends()
+                    .map(move |(subject, sha256, ends)| ((id.to_owned(), sha256), (subject, ends)))
+            })
+            .collect();
+        let mut family = encoder.encode_descriptor(
+            "server_certificate_expiry_timestamp_seconds",
+            "When a server certificate ends, in seconds since 1970; by Kong's id of it, which the default has not",
+            None,
+            MetricType::Gauge,
+        )?;
+        for ((id, sha256), (subject, ends)) in ends {
+            let ends = ends.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let labels = [("subject", subject), ("sha256", sha256), ("id", id)];
+            ConstGauge::new(ends).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

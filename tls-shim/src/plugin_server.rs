@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde::de::IgnoredAny;
+use checkup::ServerStatus;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{error::Elapsed, sleep, timeout};
@@ -25,7 +26,7 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// busy.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The bytes of an answer. Ours takes 20.
+/// The bytes of an answer. Ours takes some 70.
 const ANSWER_BYTES: usize = 1024;
 
 /// A view of it that is always the newest.
@@ -34,13 +35,29 @@ pub(crate) struct PluginServer(Arc<AtomicBool>);
 
 /// Why it counts as away.
 #[derive(Debug, thiserror::Error)]
-enum Silence {
+pub(crate) enum Silence {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error("what answers is no plugin server")]
     NotAnAnswer,
     #[error("it took too long")]
     Late(#[from] Elapsed),
+}
+
+impl Silence {
+    /// Whether nobody is there at all, as where a configuration is looked at on another host than it is for.
+    pub(crate) fn is_absence(&self) -> bool {
+        let absent = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+        matches!(self, Self::Io(error) if absent.contains(&error.kind()))
+    }
+}
+
+/// What the one on this socket says of itself.
+///
+/// # Errors
+/// See [`Silence`].
+pub(crate) async fn status(socket: &Path) -> Result<ServerStatus, Silence> {
+    timeout(PATIENCE, async { get_status(&mut UnixStream::connect(socket).await?).await }).await?
 }
 
 impl PluginServer {
@@ -98,14 +115,14 @@ async fn ask(socket: &Path, connection: &mut Option<UnixStream>) -> Result<(), S
     *connection = None;
     let asked = async {
         let mut new = UnixStream::connect(socket).await?;
-        get_status(&mut new).await.map(|()| new)
+        get_status(&mut new).await.map(|IgnoredAny| new)
     };
     *connection = Some(timeout(PATIENCE, asked).await??);
     Ok(())
 }
 
 /// One call: a request `[0, msgid, method, params]`, and a reply `[1, msgid, error, result]` to it.
-async fn get_status(connection: &mut UnixStream) -> Result<(), Silence> {
+async fn get_status<T: DeserializeOwned>(connection: &mut UnixStream) -> Result<T, Silence> {
     const REQUEST: u8 = 0;
     const REPLY: u8 = 1;
     const MSGID: u32 = 0;
@@ -118,7 +135,7 @@ async fn get_status(connection: &mut UnixStream) -> Result<(), Silence> {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         match rmp_serde::from_slice(&answer) {
-            Ok((REPLY, MSGID, None::<IgnoredAny>, Some(IgnoredAny))) => return Ok(()),
+            Ok((REPLY, MSGID, None::<IgnoredAny>, Some(status))) => return Ok(status),
             Err(error) if is_cut(&error) => {}
             Ok((_, _, _, _)) | Err(_) => break,
         }

@@ -126,7 +126,11 @@ fn without_admin(because: SourceError, path: Option<&Path>, client: &AdminClient
     Reading { entities: Entities::unknown().into(), origin: Origin::Nowhere { because, snapshot_file } }
 }
 
-fn client(api: &AdminApi) -> Result<AdminClient, AdminSettingsError> {
+/// A client of the Admin API that the settings name.
+///
+/// # Errors
+/// Its token or CA file cannot be used.
+pub(crate) fn client(api: &AdminApi) -> Result<AdminClient, AdminSettingsError> {
     let token = api.token_file.as_deref().map(AdminToken::read).transpose()?;
     AdminClient::new(AdminSettings { token, ca_file: api.ca_file.clone(), ..AdminSettings::new(&api.url) })
 }

@@ -211,6 +211,11 @@ impl Tls {
         Arc::clone(&self.front.load().state.load().certificates)
     }
 
+    /// The server certificate that they show where Kong has none for a name.
+    pub(crate) fn default_certificate(&self) -> Arc<ServerCertificate> {
+        Arc::clone(&self.front.load().state.load().default)
+    }
+
     /// What handshakes go by now.
     pub(crate) fn map(&self) -> MapFacts {
         let state = self.front.load().state.load_full();

@@ -273,7 +273,7 @@ plugins: [{name: mtls-auth, enabled: false}]",
         route("either", "http.host == \"a\" || tls.sni == \"a\""),
     ];
     write_entities(dir.path(), &format!("routes: [{}]", routes.join(", ")));
-    let says = "warning: nobody reaches routes whose expression demands tls.sni while upstream is not https://: sni, both\n";
+    let says = "WARN  routes: nobody reaches those whose expression demands tls.sni: sni, both; ";
     for (settings, warns) in [("http:", true), ("https:", false)] {
         let text = std::fs::read_to_string(&config).unwrap();
         std::fs::write(&config, text.replace("upstream: http:", &format!("upstream: {settings}"))).unwrap();

@@ -4,9 +4,12 @@ mod common;
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::sessions::{CERTIFICATE, Client};
 use common::{ONE_ROUTE, OPEN, RELOADED, Rig, SECURED, hang_up, until, until_said_again, write_entities};
+use serde_json::json;
+use testbed::pki::{Ca, Subject};
 
 /// An address that nobody has.
 fn free() -> SocketAddr {
@@ -118,4 +121,28 @@ fn the_dashboard_asks_for_what_the_shim_tells() {
     for name in asked {
         assert!(exported.contains(&name.as_str()), "{name} is asked for, but there are only {exported:?}");
     }
+}
+
+#[test]
+fn the_end_of_each_server_certificate_is_told() {
+    let status = free();
+    let rig = Rig::with_settings(ONE_ROUTE, &format!("status_listen: {status}\n"));
+    let ends = || {
+        let metrics = get(status, "/metrics").1;
+        let lines = metrics.lines().filter(|line| line.starts_with("tls_shim_server_certificate_expiry"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = ends();
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(all[0].contains("subject=\"CN=secured.example\"") && all[0].contains("id=\"\""), "{all:?}");
+    let end = SystemTime::now() + Duration::from_secs(86_400);
+    let leaf = Ca::root("servers").issue(Subject::server(&["a.example"]).not_after(end));
+    let id = "5b2d7d8a-0000-4000-8000-000000000001";
+    let certificates =
+        json!([{"id": id, "cert": leaf.cert, "key": leaf.key, "snis": [{"name": "a.example"}]}]);
+    write_entities(rig.dir.path(), &format!("certificates: {certificates}"));
+    until(|| ends().len() == 2);
+    let seconds = end.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let line = ends().into_iter().find(|line| line.contains(id)).unwrap();
+    assert!(line.contains("subject=\"CN=a.example\"") && line.ends_with(&format!(" {seconds}")), "{line}");
 }

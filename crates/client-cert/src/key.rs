@@ -7,9 +7,17 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 const KEY_BYTES: usize = 32;
+
+/// The bytes of a fingerprint: enough to tell keys apart, and far too few to stand for one.
+const FINGERPRINT_BYTES: usize = 8;
+
+/// Keeps a fingerprint from being taken for a proof, or for anything else that is made with the same key.
+const FINGERPRINT: &[u8] = b"kong-mtls-auth proof key fingerprint v1";
 
 /// The key under which proofs are made: 32 bytes, wiped from memory when dropped, never shown.
 pub struct ProofKey(Zeroizing<[u8; KEY_BYTES]>);
@@ -49,6 +57,15 @@ impl ProofKey {
     /// Whether this is the same key. Of two that are both ours: the time that it takes tells of where they differ.
     pub fn is_same(&self, other: &Self) -> bool {
         self.0 == other.0
+    }
+
+    /// What tells this key from others, in hexadecimal, and may be shown to anybody: the beginning of an HMAC-SHA256 under
+    /// the key over a text that nothing else is made of. A key of random bytes cannot be found from it, nor any proof.
+    pub fn fingerprint(&self) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.bytes()).expect("HMAC takes keys of any length");
+        mac.update(FINGERPRINT);
+        let mac = mac.finalize().into_bytes();
+        mac.iter().take(FINGERPRINT_BYTES).map(|byte| format!("{byte:02x}")).collect()
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -170,6 +187,16 @@ mod tests {
         assert_eq!(ProofKey::read(&path).unwrap().bytes(), made.bytes());
         assert_ne!(made.bytes(), [0; 32]);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left behind");
+    }
+
+    #[test]
+    fn a_fingerprint_tells_keys_apart_and_is_no_part_of_one() {
+        let key = |byte| ProofKey::from_bytes([byte; 32]);
+        let shown = key(7).fingerprint();
+        // printf 'kong-mtls-auth proof key fingerprint v1' | openssl dgst -sha256 -mac HMAC -macopt hexkey:0707…07
+        assert_eq!(shown, "39f91c8014884c0c");
+        assert_eq!(shown, ProofKey::from_bytes([7; 32]).fingerprint());
+        assert_ne!(shown, key(8).fingerprint());
     }
 
     #[test]

@@ -6,12 +6,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::ids::is_id;
 use crate::json_problem::json_problem;
+use crate::node::{Node, RawNode, version_of_server};
 use crate::{CaCertificate, Consumer, SourceError, SourceFault};
 
 mod connections;
@@ -207,6 +209,29 @@ impl AdminClient {
             Err(SourceError { fault: SourceFault::Refused(_) | SourceFault::Status(404), .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// What the node is that answers, and how it is set up.
+    ///
+    /// # Errors
+    /// See [`SourceFault`]. A front may not let it through, though all else can be read.
+    pub async fn node(&self) -> Result<Node, SourceError> {
+        let target = format!("{}/", self.prefix());
+        let before = SystemTime::now();
+        let asked = async {
+            let answer = self.connections.get(&target, MAX_ENTITY_BYTES).await?;
+            let after = SystemTime::now();
+            let date =
+                answer.date.as_ref().and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+            let server = answer.server.as_ref().and_then(|server| version_of_server(server.to_str().ok()?));
+            let (version, settings) = match (ok_json::<RawNode>(&answer), server) {
+                (Ok(raw), _) => (raw.version.clone(), Some(raw.settings())),
+                (Err(SourceFault::Status(_)), Some(version)) => (version, None),
+                (Err(fault), _) => return Err(fault),
+            };
+            Ok(Node { version, settings, date, asked: (before, after) })
+        };
+        asked.await.map_err(|fault| self.error(&target, fault))
     }
 
     /// Where the Admin API is, for people to read.

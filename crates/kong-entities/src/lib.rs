@@ -15,6 +15,7 @@ mod looks;
 mod lookups;
 mod mapping;
 mod model;
+mod node;
 mod snapshot;
 mod snapshot_file;
 mod source_error;
@@ -32,6 +33,7 @@ pub use model::{
     CaCertificate, Certificate, CertificateAndKey, Consumer, Entities, Plugin, PrivateKey, Route, Scope,
     Service, is_pem,
 };
+pub use node::{Node, NodeSettings, PluginServer};
 pub use snapshot::{applied_plugins, snapshot};
 pub use snapshot_file::{SnapshotFileError, read_snapshot_file};
 pub use source_error::{SourceError, SourceFault};

@@ -1,13 +1,15 @@
 //! What the client of the Admin API asks, what it finds, and what it does not believe.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kong_entities::{AdminClient, AdminSettings, AdminToken, SourceFault};
 use openssl::pkey::PKey;
 use openssl::ssl::{SslAcceptor, SslMethod};
 use openssl::x509::X509;
 use serde_json::{Value as Json, json};
-use testbed::fake_admin::{CA_ID, ENTITIES, FakeAdmin, JSON, Reply, Seen, kong, kong_with, not_found, ok};
+use testbed::fake_admin::{
+    CA_ID, ENTITIES, FakeAdmin, JSON, Reply, Seen, kong, kong_with, node, not_found, ok,
+};
 use testbed::pki::{Ca, Subject};
 
 const VICTIM: &str = "11111111-1111-4111-8111-111111111111";
@@ -405,4 +407,36 @@ fn a_ca_file_that_is_none_is_named() {
     }
     let error = attempt("http://kong");
     assert!(error.contains("http:// URL"), "{error}");
+}
+
+#[tokio::test]
+async fn a_node_says_its_version_and_time_even_where_it_cannot_say_how_it_is_set_up() {
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let configuration = json!({"trusted_ips": ["10.0.0.0/8"]});
+    let server = FakeAdmin::start(move |_| node(200, "3.9.1", &configuration, DATE)).await;
+    let client = client(&server.url);
+    let before = SystemTime::now();
+    let found = client.node().await.unwrap();
+    assert_eq!(
+        (&*found.version, found.settings.unwrap().trusted_ips),
+        ("3.9.1", vec!["10.0.0.0/8".to_owned()])
+    );
+    assert_eq!(found.date, Some(UNIX_EPOCH + Duration::from_secs(784_111_777)));
+    assert!(before <= found.asked.0 && found.asked.0 <= found.asked.1 && found.asked.1 <= SystemTime::now());
+    assert_eq!(server.take_targets(), ["/"]);
+
+    // As Kong 3.9.1 answers in the worker that has started a plugin server.
+    server.becomes(|_| node(500, "3.9.1", &Json::Null, DATE));
+    let found = client.node().await.unwrap();
+    assert_eq!((&*found.version, &found.settings), ("3.9.1", &None));
+    assert!(found.date.is_some());
+    server.becomes(|_| node(200, "3.9.1", &Json::Null, "soon"));
+    assert_eq!(client.node().await.unwrap().date, None);
+
+    server.becomes(|_| Reply::Answer(500, JSON, "{}".into()));
+    assert_eq!(client.node().await.unwrap_err().fault, SourceFault::Status(500));
+    server.becomes(|_| node(401, "3.9.1", &Json::Null, DATE));
+    assert_eq!(client.node().await.unwrap_err().fault, SourceFault::Refused(401));
+    server.becomes(|_| ok(json!({"version": 3})));
+    assert!(matches!(client.node().await.unwrap_err().fault, SourceFault::Malformed(_)));
 }

@@ -226,6 +226,24 @@ pub fn kong_of(lists: &Json, configuration_hash: Option<&str>, seen: &Seen) -> R
     }
 }
 
+/// What the root of the Admin API answers: a node of this version, with this configuration, whose clock shows `date` as HTTP
+/// writes it. A status that is not 200 is an error of Kong's, which tells its version all the same.
+pub fn node(status: u16, version: &str, configuration: &Json, date: &str) -> Reply {
+    let body = match status {
+        200 => json!({"version": version, "edition": "community", "configuration": configuration}),
+        _ => json!({"message": "An unexpected error occurred"}),
+    };
+    let (body, server) = (body.to_string(), format!("kong/{version}"));
+    Reply::Raw(
+        format!(
+            "HTTP/1.1 {status} Status\r\nDate: {date}\r\nContent-Type: {JSON}\r\nServer: {server}\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes(),
+    )
+}
+
 fn entities<'a>(lists: &'a Json, collection: &str) -> &'a [Json] {
     lists[collection].as_array().map_or(&[], Vec::as_slice)
 }

@@ -49,6 +49,13 @@ impl Ca {
         Self { issuer: CertifiedIssuer::self_signed(params, key()).expect("a root") }
     }
 
+    /// The same with another end.
+    pub fn root_until(cn: &str, not_after: SystemTime) -> Self {
+        let mut params = ca_params(cn);
+        params.not_after = not_after.into();
+        Self { issuer: CertifiedIssuer::self_signed(params, key()).expect("a root") }
+    }
+
     /// An intermediate that this CA signs.
     pub fn intermediate(&self, cn: &str) -> Self {
         let params = ca_params(cn);

@@ -18,7 +18,7 @@ use crate::instance::Shared;
 use crate::schema::PLUGIN_NAME;
 
 /// The plugins whose configurations are looked at.
-const LOOKED_AT: [&str; 2] = [PLUGIN_NAME, CARRIER];
+pub(crate) const LOOKED_AT: [&str; 2] = [PLUGIN_NAME, CARRIER];
 
 /// What is to be known of the guard, once.
 #[derive(Debug, Default)]

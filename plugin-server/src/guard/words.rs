@@ -37,6 +37,16 @@ pub(crate) fn report(entities: &Entities, coverage: &Coverage) -> String {
 
 /// The same in one line for a log, of what is not guarded alone. None: everything is.
 pub(crate) fn warning(entities: &Entities, coverage: &Coverage) -> Option<String> {
+    unguarded(entities, coverage).map(|unguarded| {
+        format!(
+            "without the guard, so that Kong lets requests pass while this server does not answer: {unguarded}. \
+             `mtls-auth guard` prints what is missing"
+        )
+    })
+}
+
+/// What is not guarded, and where and why. None: everything is.
+pub(crate) fn unguarded(entities: &Entities, coverage: &Coverage) -> Option<String> {
     let unguarded: Vec<_> = coverage.plugins.iter().filter(|covered| !covered.gaps.is_empty()).collect();
     let named: Vec<_> = unguarded
         .iter()
@@ -47,13 +57,7 @@ pub(crate) fn warning(entities: &Entities, coverage: &Coverage) -> Option<String
         })
         .collect();
     let more = more(unguarded.len());
-    (!unguarded.is_empty()).then(|| {
-        format!(
-            "without the guard, so that Kong lets requests pass while this server does not answer: {}{more}. \
-             `mtls-auth guard` prints what is missing",
-            named.join(", ")
-        )
-    })
+    (!unguarded.is_empty()).then(|| format!("{}{more}", named.join(", ")))
 }
 
 fn of(entities: &Entities, covered: &Covered) -> String {

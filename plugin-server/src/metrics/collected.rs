@@ -6,18 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use openssl::x509::X509;
 use telemetry::prometheus_client::collector::Collector;
 use telemetry::prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use telemetry::prometheus_client::metrics::MetricType;
 use telemetry::prometheus_client::metrics::counter::ConstCounter;
 use telemetry::prometheus_client::metrics::gauge::ConstGauge;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::certificate::hex;
-use crate::names;
 use crate::rpc::Server;
-use crate::verify::system_time;
+use crate::trust;
 
 /// A server at which is looked.
 pub(crate) struct Collected(pub(crate) Arc<Server>);
@@ -102,20 +99,13 @@ impl Collected {
             MetricType::Gauge,
         )?;
         for (digest, authority) in authorities {
-            let Some((subject, ends)) = read(authority) else { continue };
+            let Some((subject, ends)) = trust::subject_and_end(authority) else { continue };
+            let ends = ends.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             let labels = [("subject", subject), ("sha256", hex(digest))];
             ConstGauge::new(ends).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }
-}
-
-/// Subject and end.
-fn read(authority: &X509) -> Option<(String, u64)> {
-    let der = authority.to_der().ok()?;
-    let (_, parsed) = X509Certificate::from_der(&der).ok()?;
-    let ends = system_time(authority.not_after()).ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some((names::distinguished_name(parsed.subject()), ends.as_secs()))
 }
 
 fn gauge<V>(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: V) -> fmt::Result

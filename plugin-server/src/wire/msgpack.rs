@@ -168,8 +168,8 @@ pub(crate) enum ReplyBody {
     Return { event: u64 },
     /// An instance was started, closed or asked for.
     Instance { instance: u64 },
-    /// The server lives; this is its process id.
-    Status { pid: u32 },
+    /// The server lives: its process id, and the fingerprint of its proof key.
+    Status { pid: u32, proof_key: String },
     /// Kong then starts the instance and tries again.
     NoInstance { instance: u64 },
     /// A failure of ours in an event. Kong answers 500 to an error that is not a string.
@@ -194,7 +194,9 @@ impl Encoder<Reply> for Codec {
             ReplyBody::Instance { instance } => {
                 write(stream, &(1, id, nil, Instance { name: crate::schema::PLUGIN_NAME, id: instance }))
             }
-            ReplyBody::Status { pid } => write(stream, &(1, id, nil, Status { pid })),
+            ReplyBody::Status { pid, proof_key } => {
+                write(stream, &(1, id, nil, Status { pid, version: crate::schema::VERSION, proof_key }))
+            }
             ReplyBody::NoInstance { instance } => {
                 write(stream, &(1, id, format!("no plugin instance #{instance}"), nil))
             }
@@ -232,10 +234,13 @@ struct Instance {
     id: u64,
 }
 
+/// Read by [`checkup::ServerStatus`].
 #[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
 struct Status {
-    #[serde(rename = "Pid")]
     pid: u32,
+    version: &'static str,
+    proof_key: String,
 }
 
 #[derive(Serialize)]

@@ -1,5 +1,6 @@
 //! This knows what the settings say of Kong's listeners.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use http::uri::Authority;
@@ -32,6 +33,17 @@ impl Upstream {
     /// Without the brackets of an IPv6 address.
     pub(crate) fn host(&self) -> &str {
         self.authority.host().trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// As the URL has it, or the usual one.
+    pub(crate) fn port(&self) -> u16 {
+        self.authority.port_u16().unwrap_or(if self.tls { 443 } else { 80 })
+    }
+
+    /// Whether a connection to it stays on this host.
+    pub(crate) fn is_local(&self) -> bool {
+        let host = self.host();
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 
     /// Host and port.
@@ -72,16 +84,19 @@ mod tests {
 
     #[test]
     fn a_url_is_an_address_and_a_name() {
-        for (url, tls, address, host) in [
-            ("http://127.0.0.1:8000", false, "127.0.0.1:8000", "127.0.0.1"),
-            ("http://kong/", false, "kong", "kong"),
-            ("https://kong", true, "kong:443", "kong"),
-            ("https://kong:8443/", true, "kong:8443", "kong"),
-            ("https://[::1]:8443", true, "[::1]:8443", "::1"),
-            ("https://[::1]", true, "[::1]:443", "::1"),
+        for (url, tls, address, host, port, local) in [
+            ("http://127.0.0.1:8000", false, "127.0.0.1:8000", "127.0.0.1", 8000, true),
+            ("http://kong/", false, "kong", "kong", 80, false),
+            ("http://LOCALHOST", false, "LOCALHOST", "LOCALHOST", 80, true),
+            ("http://10.0.0.1", false, "10.0.0.1", "10.0.0.1", 80, false),
+            ("https://kong", true, "kong:443", "kong", 443, false),
+            ("https://kong:8443/", true, "kong:8443", "kong", 8443, false),
+            ("https://[::1]:8443", true, "[::1]:8443", "::1", 8443, true),
+            ("https://[::1]", true, "[::1]:443", "::1", 443, true),
         ] {
             let upstream = Upstream::try_from(url.to_owned()).unwrap();
             assert_eq!((upstream.tls, upstream.address().as_str(), upstream.host()), (tls, address, host));
+            assert_eq!((upstream.port(), upstream.is_local()), (port, local), "{url}");
         }
     }
 }

@@ -144,6 +144,11 @@ impl Certificates {
         self.by_name.keys().map(|key| written(key))
     }
 
+    /// Each that has a name and can be used.
+    pub(crate) fn usable(&self) -> impl Iterator<Item = &Arc<ServerCertificate>> {
+        self.read.values().filter_map(|outcome| outcome.as_ref().ok())
+    }
+
     /// All that is wrong with them.
     pub(crate) fn troubles(&self) -> impl Iterator<Item = &Trouble> {
         self.troubles.iter()

@@ -140,7 +140,7 @@ impl Ticketing for Decision {
 }
 
 /// The end of a certificate.
-fn end(certificate: &X509Ref) -> Result<SystemTime, ErrorStack> {
+pub(super) fn end(certificate: &X509Ref) -> Result<SystemTime, ErrorStack> {
     seconds(certificate.not_after())
 }
 

@@ -1,5 +1,7 @@
 //! This knows one server certificate: how it is read, what it says, and how a connection is given it.
 
+use std::time::SystemTime;
+
 use kong_entities::{Certificate, CertificateAndKey};
 use openssl::asn1::Asn1Time;
 use openssl::error::ErrorStack;
@@ -12,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::distinguished_name::DistinguishedName;
 use crate::file::{self, FileError};
 use crate::settings::CertificateFiles;
+use crate::tls::decision::end;
 
 /// How a value of Kong's begins that is a reference into a vault.
 const VAULT: &str = "{vault://";
@@ -131,16 +134,27 @@ impl ServerCertificate {
 
     /// Its subject, its end and its id, for people to read; of both where there are two.
     pub(crate) fn summary(&self) -> String {
-        let pair = |pair: &Pair| {
-            let subject = DistinguishedName::new(pair.leaf.subject_name());
-            let subject = subject.map(|name| name.to_string()).unwrap_or_default();
-            format!("\"{subject}\", valid until {}", pair.leaf.not_after())
-        };
+        let pair =
+            |pair: &Pair| format!("\"{}\", valid until {}", subject(&pair.leaf), pair.leaf.not_after());
         let pairs = self.pairs.iter().map(pair).collect::<Vec<_>>().join("; ");
         match &self.id {
             Some(id) => format!("{pairs}; id {id}"),
             None => pairs,
         }
+    }
+
+    /// Kong's id of it, where it has one.
+    pub(crate) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Of each of its certificates: the subject, the SHA-256 in hexadecimal, and the end.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (String, String, SystemTime)> {
+        self.pairs.iter().filter_map(|Pair { leaf, .. }| {
+            let digest = leaf.digest(MessageDigest::sha256()).ok()?;
+            let digest = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            Some((subject(leaf), digest, end(leaf).ok()?))
+        })
     }
 
     /// Why clients will not take it at this time, if that is so. It is shown all the same: that is what they expect to
@@ -165,6 +179,10 @@ impl Pair {
         let key = private_key(texts.key.text(), &leaf).map_err(|flaw| Broken { field: key, flaw })?;
         Ok(Self { leaf, chain, key })
     }
+}
+
+fn subject(leaf: &X509) -> String {
+    DistinguishedName::new(leaf.subject_name()).map(|name| name.to_string()).unwrap_or_default()
 }
 
 /// A certificate and those that follow it.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, DATE, HOST, SERVER, USER_AGENT};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -50,6 +50,10 @@ pub(super) struct Connections {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) content_type: Option<HeaderValue>,
+    /// When the server wrote it, by its clock.
+    pub(super) date: Option<HeaderValue>,
+    /// What it says that it is.
+    pub(super) server: Option<HeaderValue>,
     pub(super) body: Bytes,
 }
 
@@ -129,8 +133,9 @@ impl Connections {
             }
         })?;
         self.keep(sender);
-        let content_type = head.headers.get(CONTENT_TYPE).cloned();
-        Ok(Answer { status: head.status, content_type, body: body.to_bytes() })
+        let header = |name| head.headers.get(name).cloned();
+        let (content_type, date, server) = (header(CONTENT_TYPE), header(DATE), header(SERVER));
+        Ok(Answer { status: head.status, content_type, date, server, body: body.to_bytes() })
     }
 
     async fn connect(&self) -> Result<Sender, SourceFault> {

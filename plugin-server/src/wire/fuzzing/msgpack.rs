@@ -202,7 +202,9 @@ fn replies_are_as_kong_reads_them(Comparable(Request { message_id, call }): &Com
     );
     let ended = Lua::record([("Data", "ret".into()), ("EventId", number)]);
     reads(id, ReplyBody::Return { event: id }, Lua::Nil, ended);
-    reads(id, ReplyBody::Status { pid: 7 }, Lua::Nil, Lua::record([("Pid", Lua::number(7))]));
+    let version = ("Version", crate::schema::VERSION.into());
+    let status = Lua::record([("Pid", Lua::number(7)), version, ("ProofKey", "ab".into())]);
+    reads(id, ReplyBody::Status { pid: 7, proof_key: "ab".into() }, Lua::Nil, status);
     // A string would let the request pass.
     reads(id, ReplyBody::Fault("f"), Lua::record([("fault", "f".into())]), Lua::Nil);
     match call {

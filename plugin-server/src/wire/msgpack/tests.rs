@@ -236,5 +236,8 @@ fn replies_are_what_kong_reads() {
     assert_eq!(encoded(ReplyBody::NoInstance { instance: 3 }), json!([1, 5, "no plugin instance #3", null]));
     assert_eq!(encoded(ReplyBody::Error("e".into())), json!([1, 5, "e", null]));
     assert!(encoded(ReplyBody::Fault("f"))[2].is_object(), "a string would let the request pass");
-    assert_eq!(encoded(ReplyBody::Status { pid: 7 }), json!([1, 5, null, {"Pid": 7}]));
+    assert_eq!(
+        encoded(ReplyBody::Status { pid: 7, proof_key: "ab".into() }),
+        json!([1, 5, null, {"Pid": 7, "Version": crate::schema::VERSION, "ProofKey": "ab"}])
+    );
 }
