@@ -1,12 +1,13 @@
 //! This knows what tests and the demonstration set up around the two binaries: throw-away certificates, child
 //! processes, an upstream that tells what it saw, a TLS client that tells whether it was asked for a certificate, an Admin
-//! API.
+//! API, an OCSP responder.
 //!
 //! Nothing here is for production: errors panic.
 
 #![forbid(unsafe_code)]
 
 pub mod fake_admin;
+pub mod ocsp;
 pub mod pki;
 pub mod process;
 pub mod tls_client;

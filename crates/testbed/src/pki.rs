@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use openssl::pkey::PKey;
+use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 pub use rcgen;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DistinguishedName, DnType,
-    DnValue, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, PublicKeyData,
-    SanType, SignatureAlgorithm,
+    DnValue, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ED25519, PKCS_RSA_SHA256,
+    PublicKeyData, SanType, SignatureAlgorithm,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -64,17 +64,33 @@ impl Ca {
 
     /// Signs a certificate.
     pub fn issue(&self, subject: Subject) -> Leaf {
-        let key = key();
-        let cert = subject.params().signed_by(&key, &self.issuer).expect("a leaf");
+        self.issue_for(subject, &key())
+    }
+
+    /// Signs a certificate for this key.
+    pub fn issue_for(&self, subject: Subject, key: &KeyPair) -> Leaf {
+        let cert = subject.params().signed_by(key, &self.issuer).expect("a leaf");
         Leaf { cert: cert.pem(), der: cert.der().to_vec(), key: key.serialize_pem() }
     }
 
     /// Signs a certificate whose key is an RSA one of this many bits.
     pub fn issue_rsa(&self, subject: Subject, bits: u32) -> Leaf {
         let rsa = Rsa::generate(bits).expect("an RSA key");
-        let public = RsaPublicKey(rsa.public_key_to_der_pkcs1().expect("a public key"));
-        let key = PKey::from_rsa(rsa).and_then(|key| key.private_key_to_pem_pkcs8()).expect("a key in PEM");
-        let cert = subject.params().signed_by(&public, &self.issuer).expect("a leaf");
+        let bits = rsa.public_key_to_der_pkcs1().expect("a public key");
+        let key = PKey::from_rsa(rsa).expect("a key");
+        self.issue_public(subject, &PublicKey { bits, algorithm: &PKCS_RSA_SHA256 }, &key)
+    }
+
+    /// Signs a certificate whose key is an Ed25519 one, in a form that OpenSSL reads: rcgen's it does not.
+    pub fn issue_ed25519(&self, subject: Subject) -> Leaf {
+        let key = PKey::generate_ed25519().expect("a key");
+        let bits = key.raw_public_key().expect("a public key");
+        self.issue_public(subject, &PublicKey { bits, algorithm: &PKCS_ED25519 }, &key)
+    }
+
+    fn issue_public(&self, subject: Subject, public: &PublicKey, key: &PKey<Private>) -> Leaf {
+        let cert = subject.params().signed_by(public, &self.issuer).expect("a leaf");
+        let key = key.private_key_to_pem_pkcs8().expect("a key in PEM");
         let key = String::from_utf8(key).expect("PEM is text");
         Leaf { cert: cert.pem(), der: cert.der().to_vec(), key }
     }
@@ -84,22 +100,30 @@ impl Ca {
         self.issuer.pem()
     }
 
+    /// Its private key, in PEM (PKCS #8).
+    pub fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// Its certificate, in DER.
     pub fn der(&self) -> Vec<u8> {
         self.issuer.der().to_vec()
     }
 }
 
-/// An RSA public key (RFC 8017, appendix A.1.1), which rcgen takes but does not make.
-struct RsaPublicKey(Vec<u8>);
+/// A public key as it is in a certificate, which rcgen takes but does not make: of RSA as in RFC 8017, appendix A.1.1.
+struct PublicKey {
+    bits: Vec<u8>,
+    algorithm: &'static SignatureAlgorithm,
+}
 
-impl PublicKeyData for RsaPublicKey {
+impl PublicKeyData for PublicKey {
     fn der_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bits
     }
 
     fn algorithm(&self) -> &'static SignatureAlgorithm {
-        &PKCS_RSA_SHA256
+        self.algorithm
     }
 }
 
@@ -162,6 +186,14 @@ impl Subject {
     /// Adds an extension as it is: its OID, and the DER within.
     pub fn extension(mut self, oid: &[u64], der: &[u8]) -> Self {
         self.extensions.push(CustomExtension::from_oid_content(oid, der.to_vec()));
+        self
+    }
+
+    /// Adds a critical extension as it is: its OID, and the DER within.
+    pub fn critical_extension(mut self, oid: &[u64], der: &[u8]) -> Self {
+        let mut extension = CustomExtension::from_oid_content(oid, der.to_vec());
+        extension.set_criticality(true);
+        self.extensions.push(extension);
         self
     }
 
