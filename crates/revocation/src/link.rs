@@ -86,9 +86,12 @@ impl Link {
     /// Reads a certificate that this CA issued.
     ///
     /// # Errors
-    /// What is wrong with it: also an extension that stands twice or cannot be read, for it may hide where to ask.
+    /// What is wrong with it: also a serial number that is negative (RFC 5280, section 4.1.2.2), and an extension that stands twice or cannot be read, for it may hide where to ask.
     pub fn from_der(der: &[u8], issuer: Arc<Issuer>) -> Result<Self, String> {
         let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+        if certificate.raw_serial().first().is_none_or(|first| first & 0x80 != 0) {
+            return Err("its serial number is negative, and would be taken for another one".to_owned());
+        }
         let mut link = Self {
             serial: magnitude(certificate.raw_serial()).to_vec(),
             is_ca: certificate.is_ca(),
