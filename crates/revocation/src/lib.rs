@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod crl;
+mod der;
 pub mod fetch;
 mod link;
 pub mod ocsp;
