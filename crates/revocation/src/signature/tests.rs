@@ -155,6 +155,25 @@ fn pss_is_verified_with_exactly_its_parameters() {
     assert_eq!(verifies(RSA_SHA256, &[NULL, 0], &key, &signature), Err(Trouble::BadSignature));
 }
 
+/// Its certificate says that it is for PSS, with this hash and no other.
+#[test]
+fn a_key_for_pss_alone_signs_so_and_in_no_other_way() {
+    let options = ["rsa_keygen_bits:2048", "rsa_pss_keygen_md:sha256", "rsa_pss_keygen_mgf1_md:sha256"];
+    let mut command = std::process::Command::new("openssl");
+    command.args(["genpkey", "-algorithm", "RSA-PSS"]);
+    for option in options {
+        command.args(["-pkeyopt", option]);
+    }
+    let key = PKey::private_key_from_pem(&command.output().unwrap().stdout).unwrap();
+    assert_eq!(public(&key).id(), Id::RSA_PSS);
+    let sha256 = MessageDigest::sha256();
+    let signature = pss(sha256, sha256, 32, &key);
+    let with = |oid| parameters(Some(oid), Some(oid), &[32], &[]);
+    assert_eq!(verifies(PSS, &with(SHA256), &key, &signature), Ok(()));
+    assert_eq!(verifies(PSS, &with(SHA384), &key, &signature), Err(Trouble::BadSignature));
+    assert_eq!(verifies(RSA_SHA256, &[NULL, 0], &key, &signature), Err(Trouble::BadSignature));
+}
+
 #[test]
 fn hashes_that_collide_are_refused() {
     let key = rsa(2048);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use openssl::hash::MessageDigest;
 use revocation::ocsp::{MAX_AGE_WITHOUT_NEXT_UPDATE, MAX_RESPONSE};
-use revocation::{Answer, CLOCK_SKEW, Status, Trouble};
+use revocation::{Answer, CLOCK_SKEW, Link, Status, Trouble};
 
 use crate::forge::{self, ECDSA_SHA1, Entry, Forged, der, extension, oid, seq, time};
 use crate::lab::{Lab, NONCE};
@@ -69,6 +69,21 @@ fn a_serial_number_with_another_sign_is_another_one() {
     let none = Err(Trouble::SomethingElse("no entry is about this certificate"));
     assert_eq!(changed(&lab, |forged| assert_eq!(forged.entries[0].serial, [0, 0xff, 1])), Ok(Status::Good));
     assert_eq!(changed(&lab, |forged| assert_eq!(forged.entries[0].serial.remove(0), 0)), none);
+}
+
+/// It would be asked about as another one.
+#[test]
+fn a_certificate_with_a_negative_serial_number_is_not_read() {
+    let lab = Lab::new();
+    let issuer = || std::sync::Arc::clone(&lab.link.issuer);
+    let read = |der: &[u8]| Link::from_der(der, issuer());
+    // One that DER writes without a zero before it.
+    let mut leaves = std::iter::repeat_with(|| lab.ca.issue(testbed::pki::Subject::client("bob")).der);
+    let mut der = leaves.find(|der| read(der).unwrap().serial[0] < 0x80).unwrap();
+    let serial = read(&der).unwrap().serial;
+    let at = der.windows(serial.len()).position(|bytes| bytes == serial).unwrap();
+    der[at] |= 0x80;
+    read(&der).unwrap_err();
 }
 
 #[test]
