@@ -37,6 +37,7 @@ pub struct Subject {
     cn: Option<DnValue>,
     sans: Vec<SanType>,
     usages: Vec<ExtendedKeyUsagePurpose>,
+    key_usages: Vec<KeyUsagePurpose>,
     extensions: Vec<CustomExtension>,
     not_before: SystemTime,
     not_after: SystemTime,
@@ -145,6 +146,7 @@ impl Subject {
             cn: Some(cn.into()),
             sans: Vec::new(),
             usages: vec![ExtendedKeyUsagePurpose::ClientAuth],
+            key_usages: vec![KeyUsagePurpose::DigitalSignature],
             extensions: Vec::new(),
             not_before: now - HOUR,
             not_after: now + HOUR,
@@ -203,6 +205,12 @@ impl Subject {
         self
     }
 
+    /// Sets the key usages, which are digital signatures otherwise; none leaves the extension out.
+    pub fn key_usages(mut self, usages: Vec<KeyUsagePurpose>) -> Self {
+        self.key_usages = usages;
+        self
+    }
+
     /// Sets the time before which it is not valid.
     pub fn not_before(mut self, time: SystemTime) -> Self {
         self.not_before = time;
@@ -231,7 +239,7 @@ impl Subject {
         params.subject_alt_names = self.sans;
         params.extended_key_usages = self.usages;
         params.custom_extensions = self.extensions;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.key_usages = self.key_usages;
         params.not_before = self.not_before.into();
         params.not_after = self.not_after.into();
         params.use_authority_key_identifier_extension = true;
