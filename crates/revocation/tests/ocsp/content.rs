@@ -177,11 +177,15 @@ fn an_answer_counts_from_this_update_to_next_update_and_a_skew_around() {
 }
 
 #[test]
-fn an_answer_that_is_produced_in_the_future_is_none() {
+fn an_answer_that_is_made_or_holds_in_the_future_is_none() {
     let lab = Lab::new();
     let produced = |at| changed(&lab, |forged| forged.produced_at = time(at));
     assert_eq!(produced(lab.now + CLOCK_SKEW - SECOND), Ok(Status::Good));
     assert_eq!(produced(lab.now + CLOCK_SKEW + SECOND), Err(Trouble::FromTheFuture));
+    // Nor is one that is to hold only from then on.
+    let holds = |from| changed(&lab, |forged| forged.entries[0].this_update = time(from));
+    assert_eq!(holds(lab.now + CLOCK_SKEW - SECOND), Ok(Status::Good));
+    assert_eq!(holds(lab.now + CLOCK_SKEW + SECOND), Err(Trouble::FromTheFuture));
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use revocation::{Status, Trouble};
-use testbed::pki::rcgen::ExtendedKeyUsagePurpose;
+use testbed::pki::rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
 use testbed::pki::{Ca, Leaf, Subject};
 
-use crate::forge::{Forged, der};
+use crate::forge::{ECDSA_SHA256, Forged, der, oid};
 use crate::lab::{Lab, delegate};
 
 fn refusal(lab: Lab, signer: &Leaf) -> &'static str {
@@ -77,6 +77,55 @@ fn a_delegate_with_an_unknown_critical_extension_does_not_answer() {
         refusal(lab, &signer),
         "its certificate has a critical extension that is not known, or one twice"
     );
+}
+
+#[test]
+fn a_delegate_with_an_extension_twice_does_not_answer() {
+    let lab = Lab::new();
+    // One reader finds that it is for OCSPSigning, another one that it is for TLS clients.
+    let client = der(0x30, &[&oid(&[0x2b, 6, 1, 5, 5, 7, 3, 2])]);
+    let signer = lab.ca.issue(delegate().extension(&[2, 5, 29, 37], &client));
+    assert_eq!(
+        refusal(lab, &signer),
+        "its certificate has a critical extension that is not known, or one twice"
+    );
+}
+
+#[test]
+fn a_delegate_whose_key_is_not_for_signatures_does_not_answer() {
+    for (usages, answers) in [
+        (vec![KeyUsagePurpose::KeyEncipherment], false),
+        (vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign], false),
+        (vec![KeyUsagePurpose::ContentCommitment], true),
+        (vec![], true),
+    ] {
+        let lab = Lab::new();
+        let signer = lab.ca.issue(delegate().key_usages(usages));
+        if answers {
+            assert_eq!(lab.signed_by(&signer).ask(&["-ndays", "1"]), Ok(Status::Good));
+        } else {
+            assert_eq!(refusal(lab, &signer), "its certificate is not for signatures");
+        }
+    }
+}
+
+/// RFC 5280, section 4.1.1.2: one form, and not one for each reader.
+#[test]
+fn a_delegate_whose_certificate_names_two_algorithms_does_not_answer() {
+    let lab = Lab::new();
+    let signer = lab.delegate();
+    let mut forged = Forged::good(&lab.link, lab.now);
+    forged.responder = der(0xa1, &[&revocation::Issuer::from_der(&signer.der).unwrap().name]);
+    // ECDSA with SHA-256, without parameters, before the signature.
+    let algorithm = der(0x30, &[&oid(ECDSA_SHA256)]);
+    let at = signer.der.windows(algorithm.len()).rposition(|bytes| bytes == algorithm).unwrap();
+    let (tbs, signature) = (&signer.der[4..at], &signer.der[at + algorithm.len()..]);
+    let with_null = der(0x30, &[&oid(ECDSA_SHA256), &[0x05, 0]]);
+    for (outside, is_read) in [(&algorithm, true), (&with_null, false)] {
+        forged.certificates = vec![der(0x30, &[tbs, outside, signature])];
+        let read = lab.read(&forged.sign(&signer.key));
+        assert_eq!(read.is_ok(), is_read, "{read:?}");
+    }
 }
 
 #[test]
