@@ -8,5 +8,5 @@ mod openssl;
 mod points;
 mod properties;
 mod reading;
-
+mod seeds;
 mod verdicts;
