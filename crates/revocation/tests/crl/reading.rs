@@ -207,6 +207,23 @@ fn of_one_number_with_two_dates_the_earlier_counts() {
 }
 
 #[test]
+fn an_entry_revokes_whatever_its_date() {
+    let world = World::new();
+    let now = SystemTime::now();
+    let epoch = SystemTime::UNIX_EPOCH;
+    for date in [utc_time(epoch), utc_time(epoch - 24 * HOUR), utc_time(now + 24 * HOUR)] {
+        let mut forged = world.forged();
+        forged.entries = tlv(0x30, &[&integer(SERIAL), &date]);
+        assert_revoked(&world.says(&forged));
+    }
+    for date in ["00000101000000Z", "19500101000000Z", "99991231235959Z"] {
+        let mut forged = world.forged();
+        forged.entries = tlv(0x30, &[&integer(SERIAL), &tlv(0x18, &[date.as_bytes()])]);
+        assert_revoked(&world.says(&forged));
+    }
+}
+
+#[test]
 fn serial_numbers_are_found_whatever_their_length_and_sign() {
     let world = World::new();
     let lengths = [1, 2, 7, 8, 9, 15, 16, 17, 19, 20, 21, 22, 63, 64];
