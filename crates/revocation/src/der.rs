@@ -1,4 +1,4 @@
-//! This knows DER (X.690), as far as OCSP has it: reading, and no more leniently than the standard; and writing.
+//! This knows DER (X.690), as far as OCSP and CRLs have it: reading, and no more leniently than the standard; and writing.
 //!
 //! Nothing is copied, and no length is believed before so many bytes are there. What `asn1-rs` reads may have its lengths
 //! written in more bytes than they need, so that one answer would have many forms.
@@ -17,8 +17,10 @@ pub(crate) const OCTET_STRING: u8 = 0x04;
 pub(crate) const NULL: u8 = 0x05;
 pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
 pub(crate) const ENUMERATED: u8 = 0x0a;
+pub(crate) const UTC_TIME: u8 = 0x17;
 pub(crate) const GENERALIZED_TIME: u8 = 0x18;
 pub(crate) const SEQUENCE: u8 = 0x30;
+pub(crate) const SET: u8 = 0x31;
 
 /// The tag of a context-specific element that has others within (`EXPLICIT`, or `IMPLICIT SEQUENCE`).
 pub(crate) const fn context(number: u8) -> u8 {
@@ -31,8 +33,8 @@ pub(crate) const fn context_primitive(number: u8) -> u8 {
 }
 
 /// What is wrong with the bytes, and of what.
-pub(crate) fn malformed(what: &'static str) -> Trouble {
-    Trouble::Malformed(what.to_owned())
+pub(crate) fn malformed(what: impl Into<String>) -> Trouble {
+    Trouble::Malformed(what.into())
 }
 
 /// An element as a whole, and what is within.
@@ -44,8 +46,15 @@ pub(crate) struct Element<'a> {
     pub(crate) whole: &'a [u8],
 }
 
+impl<'a> Element<'a> {
+    /// The elements in it.
+    pub(crate) fn inside(&self) -> Reader<'a> {
+        Reader::new(self.content)
+    }
+}
+
 /// Elements, one after the other.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -58,12 +67,32 @@ pub(crate) fn read_all<'a, T>(
     bytes: &'a [u8],
     read: impl FnOnce(&mut Reader<'a>) -> Result<T, Trouble>,
 ) -> Result<T, Trouble> {
-    let mut reader = Reader { rest: bytes };
+    let mut reader = Reader::new(bytes);
     let value = read(&mut reader)?;
-    if reader.is_at_end() { Ok(value) } else { Err(malformed("there is more than there should be")) }
+    reader.end()?;
+    Ok(value)
+}
+
+/// The only element of these bytes, which must have this tag.
+pub(crate) fn only<'a>(bytes: &'a [u8], tag: u8, what: &'static str) -> Result<Element<'a>, Trouble> {
+    read_all(bytes, |reader| reader.element(tag, what))
 }
 
 impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// The tag of the next element; none at the end.
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.rest.first().copied()
+    }
+
+    /// That there is nothing more.
+    pub(crate) fn end(&self) -> Result<(), Trouble> {
+        if self.is_at_end() { Ok(()) } else { Err(malformed("there is more than there should be")) }
+    }
+
     pub(crate) fn is_at_end(&self) -> bool {
         self.rest.is_empty()
     }
@@ -96,9 +125,20 @@ impl<'a> Reader<'a> {
 
     /// What is in the next element, if it has this tag.
     pub(crate) fn optional(&mut self, tag: u8) -> Result<Option<&'a [u8]>, Trouble> {
-        match self.rest.first() {
-            Some(first) if *first == tag => self.any().map(|element| Some(element.content)),
-            _ => Ok(None),
+        Ok(self.optional_element(tag)?.map(|element| element.content))
+    }
+
+    /// The next element, if it has this tag.
+    pub(crate) fn optional_element(&mut self, tag: u8) -> Result<Option<Element<'a>>, Trouble> {
+        (self.peek() == Some(tag)).then(|| self.any()).transpose()
+    }
+
+    /// A BOOLEAN that is false where it is not there. What is not false is true.
+    pub(crate) fn flag(&mut self, tag: u8) -> Result<bool, Trouble> {
+        match self.optional(tag)? {
+            None => Ok(false),
+            Some([value]) => Ok(*value != 0),
+            Some(_) => Err(malformed("a BOOLEAN that is none")),
         }
     }
 
@@ -140,18 +180,24 @@ impl<'a> Reader<'a> {
 
 /// A GeneralizedTime as RFC 5280, section 4.1.2.5.2 has it: `YYYYMMDDHHMMSSZ`.
 pub(crate) fn time(element: Element<'_>) -> Result<SystemTime, Trouble> {
+    let seconds = if element.tag == GENERALIZED_TIME { seconds(element)? } else { -1 };
+    let seconds = u64::try_from(seconds).map_err(|_| malformed("a time"))?;
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).ok_or_else(|| malformed("a time"))
+}
+
+/// The same, or a UTCTime (RFC 5280, section 4.1.2.5.1): `YYMMDDHHMMSSZ`. In seconds since 1970.
+pub(crate) fn seconds(element: Element<'_>) -> Result<i64, Trouble> {
     let wrong = || malformed("a time");
     let (last, digits) = element.content.split_last().ok_or_else(wrong)?;
-    if element.tag != GENERALIZED_TIME
-        || *last != b'Z'
-        || digits.len() != 14
-        || !digits.iter().all(u8::is_ascii_digit)
-    {
+    let count = match element.tag {
+        UTC_TIME => 12,
+        GENERALIZED_TIME => 14,
+        _ => return Err(wrong()),
+    };
+    if *last != b'Z' || digits.len() != count || !digits.iter().all(u8::is_ascii_digit) {
         return Err(wrong());
     }
-    let (_, time) = ASN1Time::from_der(element.whole).map_err(|_| wrong())?;
-    let seconds = u64::try_from(time.timestamp()).map_err(|_| wrong())?;
-    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).ok_or_else(wrong)
+    ASN1Time::from_der(element.whole).map(|(_, time)| time.timestamp()).map_err(|_| wrong())
 }
 
 /// Writes an element of this tag and these parts.

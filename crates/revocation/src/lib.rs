@@ -10,10 +10,12 @@ mod der;
 pub mod fetch;
 mod link;
 pub mod ocsp;
+mod point;
 mod signature;
 mod trouble;
 
-pub use link::{DistributionPoint, Issuer, Link, PointName};
+pub use link::{Issuer, Link};
+pub use point::{DistributionPoint, PointName};
 pub use trouble::Trouble;
 
 use std::time::{Duration, SystemTime};

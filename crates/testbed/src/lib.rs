@@ -1,4 +1,4 @@
-//! This knows what tests and the demonstration set up around the two binaries: throw-away certificates, child
+//! This knows what tests and the demonstration set up around the two binaries: throw-away certificates and CRLs, child
 //! processes, an upstream that tells what it saw, a TLS client that tells whether it was asked for a certificate, an Admin
 //! API, an OCSP responder.
 //!
@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod crl;
 pub mod fake_admin;
 pub mod ocsp;
 pub mod pki;

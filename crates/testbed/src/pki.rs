@@ -41,6 +41,7 @@ pub struct Subject {
     extensions: Vec<CustomExtension>,
     not_before: SystemTime,
     not_after: SystemTime,
+    serial: Option<Vec<u8>>,
 }
 
 impl Ca {
@@ -61,6 +62,13 @@ impl Ca {
         let mut params = ca_params(cn);
         params.is_ca = IsCa::ExplicitNoCa;
         Self { issuer: CertifiedIssuer::signed_by(params, key(), &self.issuer).expect("an impostor") }
+    }
+
+    /// A self-signed root whose key usage does not let it sign CRLs.
+    pub fn without_crl_sign(cn: &str) -> Self {
+        let mut params = ca_params(cn);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        Self { issuer: CertifiedIssuer::self_signed(params, key()).expect("a root") }
     }
 
     /// Signs a certificate.
@@ -110,6 +118,16 @@ impl Ca {
     pub fn der(&self) -> Vec<u8> {
         self.issuer.der().to_vec()
     }
+
+    /// Its private key, in PEM (PKCS #8).
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// What rcgen signs with.
+    pub fn issuer(&self) -> &rcgen::Issuer<'static, KeyPair> {
+        &self.issuer
+    }
 }
 
 /// A public key as it is in a certificate, which rcgen takes but does not make: of RSA as in RFC 8017, appendix A.1.1.
@@ -150,6 +168,7 @@ impl Subject {
             extensions: Vec::new(),
             not_before: now - HOUR,
             not_after: now + HOUR,
+            serial: None,
         }
     }
 
@@ -183,6 +202,12 @@ impl Subject {
     /// Adds a DNS name as subject alternative name.
     pub fn dns(self, name: &str) -> Self {
         self.san(SanType::DnsName(name.try_into().expect("an IA5 name")))
+    }
+
+    /// Sets the serial number, of which the first bit is its sign; without, it is a random one.
+    pub fn serial(mut self, serial: &[u8]) -> Self {
+        self.serial = Some(serial.to_vec());
+        self
     }
 
     /// Adds an extension as it is: its OID, and the DER within.
@@ -242,6 +267,7 @@ impl Subject {
         params.key_usages = self.key_usages;
         params.not_before = self.not_before.into();
         params.not_after = self.not_after.into();
+        params.serial_number = self.serial.map(rcgen::SerialNumber::from);
         params.use_authority_key_identifier_extension = true;
         params
     }

@@ -54,6 +54,7 @@ fn link(serial: u8, point: &[u8], key: &PKey<Public>) -> Link {
         issuer: Arc::new(issuer),
         ocsp_urls: Vec::new(),
         distribution_points: Vec::new(),
+        freshest_points: Vec::new(),
     }
 }
 
