@@ -197,12 +197,12 @@ pub fn tlv(identifier: u8, contents: &[&[u8]]) -> Vec<u8> {
     let length: usize = contents.iter().map(|content| content.len()).sum();
     let mut der = vec![identifier];
     match length {
-        0..0x80 => der.push(length as u8),
-        0x80..0x100 => der.extend([0x81, length as u8]),
-        0x100..0x1_0000 => der.extend([0x82, (length >> 8) as u8, length as u8]),
-        _ => {
-            der.push(0x84);
-            der.extend(u32::try_from(length).expect("less than 4 GiB").to_be_bytes());
+        short @ 0..0x80 => der.push(short as u8),
+        long => {
+            let octets = long.to_be_bytes();
+            let octets = &octets[long.leading_zeros() as usize / 8..];
+            der.push(0x80 | octets.len() as u8);
+            der.extend_from_slice(octets);
         }
     }
     contents.iter().for_each(|content| der.extend_from_slice(content));
