@@ -22,8 +22,9 @@ use super::url::{Host, Server, Target, check_addresses};
 use super::{Options, Query, Settings};
 use crate::Trouble;
 
-/// The most that a head may have, in bytes: what lies beyond it breaks the connection off.
-const MAX_HEAD: usize = 64 * 1024;
+/// The most that a head may have, in bytes: what lies beyond it breaks the connection off. One that drips in is read anew
+/// with every byte, so that its length counts twice.
+const MAX_HEAD: usize = 16 * 1024;
 
 /// After this time without a connection to one address of a name, another one is tried beside it (RFC 8305, section 8).
 const HEAD_START: Duration = Duration::from_millis(250);
