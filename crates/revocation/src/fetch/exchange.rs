@@ -275,3 +275,41 @@ impl Connection {
 fn unreachable(error: &(dyn std::error::Error + 'static)) -> Trouble {
     Trouble::Unreachable(with_causes(error))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    /// One that no connection gets through to: its only place is taken.
+    async fn silent() -> (TcpListener, TcpStream) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let taken = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (listener, taken)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_does_not_answer_leads_to_the_next_one() {
+        let (silent, _taken) = silent().await;
+        let silent = silent.local_addr().unwrap();
+        let good = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let within = |addresses: &[SocketAddr]| {
+            tokio::time::timeout(Duration::from_secs(1), connect_to(addresses.to_vec()))
+        };
+        assert!(within(&[silent]).await.is_err(), "nothing comes of it");
+        let good = good.local_addr().unwrap();
+        for addresses in [&[good][..], &[refusing, good], &[silent, good], &[silent, refusing, silent, good]]
+        {
+            let stream = within(addresses).await.expect("in time").unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), good, "{addresses:?}");
+        }
+        for addresses in [&[][..], &[refusing], &[refusing, refusing]] {
+            assert_eq!(within(addresses).await.expect("in time").unwrap_err().code(), "unreachable");
+        }
+        assert!(within(&[refusing, silent]).await.is_err(), "it may answer yet");
+    }
+}

@@ -117,24 +117,27 @@ impl Server {
 
     /// Host and port.
     pub(super) fn authority(&self) -> Authority {
-        let Self { host, port, .. } = self;
-        format!("{}:{port}", host.in_url()).parse().expect("a host and a port are an authority")
+        authority(&format!("{}:{}", self.host.in_url(), self.port))
     }
 
-    /// The value of `Host`: the port only where it is not the scheme's (RFC 9110, section 7.2).
+    /// The same, the port only where it is not the scheme's: for `Host` (RFC 9110, section 7.2).
+    fn short_authority(&self) -> Authority {
+        match (self.tls, self.port) {
+            (false, 80) | (true, 443) => authority(&self.host.in_url()),
+            _ => self.authority(),
+        }
+    }
+
+    /// The value of `Host`.
     pub(super) fn host_header(&self) -> HeaderValue {
-        let host = match (self.tls, self.port) {
-            (false, 80) | (true, 443) => self.host.in_url(),
-            _ => self.authority().to_string(),
-        };
-        host.try_into().expect("a host is printable")
+        HeaderValue::from_str(self.short_authority().as_str()).expect("an authority is printable")
     }
 
-    /// A URL in absolute form, for proxies.
+    /// A URL in absolute form, for proxies (RFC 9112, section 3.2.2).
     pub(super) fn absolute(&self, path: &PathAndQuery) -> Uri {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(self.scheme());
-        parts.authority = Some(self.authority());
+        parts.authority = Some(self.short_authority());
         parts.path_and_query = Some(path.clone());
         Uri::from_parts(parts).expect("scheme, authority and path are a URI")
     }
@@ -219,6 +222,11 @@ fn check_address(address: IpAddr) -> Result<(), Trouble> {
         }
         None => Ok(()),
     }
+}
+
+/// Of a host that [`Host::read`] has let through.
+fn authority(text: &str) -> Authority {
+    text.parse().expect("a host, perhaps with a port, is an authority")
 }
 
 fn read_port(text: &str) -> Option<u16> {

@@ -194,3 +194,32 @@ async fn whoever_wants_is_told_how_long_each_fetch_took() {
     let late = (20, Some("timed_out"));
     assert_eq!(*told.lock().unwrap(), [(0, None), late, late, late]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_was_given_little_time_has_not_failed() {
+    let fetcher = Arc::new(fetcher());
+    let hang = async || Server::start(|_| Reply::Hang(Vec::new())).await;
+    let ask = |url: String| {
+        let fetcher = Arc::clone(&fetcher);
+        tokio::spawn(async move { fetch(&fetcher, get(&url), &settings()).await })
+    };
+    let mut fetches = Vec::new();
+    for _ in 0..8 {
+        let server = hang().await;
+        fetches.extend((0..8).map(|_| ask(server.url("/"))));
+    }
+    // All places are taken for 20 seconds, of which the next ones wait for 15, and those after them for 5.
+    let late = [hang().await, hang().await];
+    for (server, wait) in late.iter().zip([5, 10]) {
+        settle().await;
+        advance(Duration::from_secs(wait)).await;
+        fetches.extend((0..3).map(|_| ask(server.url("/"))));
+    }
+    settle().await;
+    assert_eq!(late.iter().map(Server::connections).sum::<usize>(), 0);
+    for fetch in fetches {
+        assert_eq!(fetch.await.unwrap(), Err(Trouble::TimedOut(settings().timeout)));
+    }
+    assert_eq!(late.iter().map(Server::connections).sum::<usize>(), 6);
+    assert_eq!(fetcher.left_alone(), 8 + 1);
+}

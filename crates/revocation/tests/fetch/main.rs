@@ -200,7 +200,9 @@ fn a_ca_file_that_is_none_is_named() {
         (Some(broken.as_str()), "not PEM"),
         (Some(&format!("{whole}{broken}")), "not PEM"),
     ] {
-        content.map(|content| std::fs::write(&path, content).unwrap());
+        if let Some(content) = content {
+            std::fs::write(&path, content).unwrap();
+        }
         let options = Options { ca_file: Some(path.clone()), ..Options::default() };
         let error = Fetcher::new(options).unwrap_err();
         assert!(error.contains("ca.pem") && error.contains(says), "{content:?}: {error}");

@@ -21,9 +21,9 @@ fn strict() -> Fetcher {
 async fn an_http_url_is_asked_for_in_absolute_form() {
     let proxy = Server::start(|seen| ok(seen.head.split(' ').next().unwrap().as_bytes())).await;
     for (url, line, host) in [
-        ("http://ocsp.example/a?b", "http://ocsp.example:80/a?b", "ocsp.example"),
+        ("http://ocsp.example/a?b", "http://ocsp.example/a?b", "ocsp.example"),
         ("http://OCSP.example:8080", "http://ocsp.example:8080/", "ocsp.example:8080"),
-        ("http://8.8.8.8/", "http://8.8.8.8:80/", "8.8.8.8"),
+        ("http://8.8.8.8/", "http://8.8.8.8/", "8.8.8.8"),
     ] {
         assert_eq!(fetch(&strict(), get(url), &through(&proxy)).await.unwrap(), "GET");
         let head = proxy.take_seen().remove(0).head;
