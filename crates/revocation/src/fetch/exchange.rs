@@ -105,7 +105,6 @@ impl Way<'_> {
         let mut configuration = self.connector.configure().map_err(|error| unreachable(&error))?;
         if !self.settings.ssl_verify {
             configuration.set_verify(SslVerifyMode::NONE);
-            configuration.set_verify_hostname(false);
         }
         let stream = outgoing::shake_hands(configuration, &server.host.plain(), stream).await;
         exchange(stream.map_err(Trouble::Unreachable)?, request, query.max_bytes).await
