@@ -25,6 +25,7 @@ mod metrics;
 mod names;
 mod pdk;
 mod reason;
+mod revocation;
 mod rpc;
 mod schema;
 mod serve;
@@ -41,6 +42,7 @@ pub use wire::fuzzing;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use ::revocation::Checker;
 use clap::Parser;
 use client_cert::ProofKey;
 use kong_entities::{AdminClient, Directory};
@@ -51,6 +53,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::{Cli, Command, EntitySettings, Settings};
 use crate::entity_source::{EntitySource, KongConsumers};
 use crate::instance::Shared;
+use crate::revocation::Revocation;
 use crate::rpc::Server;
 use crate::siblings::Siblings;
 use crate::wire::protocol::Protocol;
@@ -98,7 +101,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let proof_key = ProofKey::read_or_create(&settings.proof_key_file)?;
     let entities = entity_source(settings.entities)?;
-    let shared = Shared::new(entities, proof_key, settings.event_timeout);
+    let revocation = Revocation::Checked(Checker::new(settings.revocation)?);
+    let shared = Shared::new(entities, proof_key, revocation, settings.event_timeout);
     // Before the socket, which it takes from the server of before.
     let status = settings.status_listen.map(Listener::bind).transpose()?;
     let (listener, siblings) = Siblings::bind(&settings.socket, settings.event_timeout)?;

@@ -29,6 +29,10 @@ pub(crate) enum Reason {
     NotYetValid,
     /// The certificate is not for TLS clients.
     WrongPurpose,
+    /// A certificate of the chain has been revoked.
+    Revoked,
+    /// Nobody could say that the certificate has not been revoked, and without that nobody passes here.
+    RevocationUnknown,
     /// Trusted, but no consumer has its name.
     NoConsumer,
     /// The source of Kong's entities does not answer, so that nobody knows who the caller is.
@@ -67,6 +71,8 @@ impl Reason {
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
             Self::WrongPurpose => "wrong_purpose",
+            Self::Revoked => "revoked",
+            Self::RevocationUnknown => "revocation_unknown",
             Self::NoConsumer => "no_consumer",
             Self::EntitySourceDown => "entity_source_down",
             Self::EntitySourceInvalid => "entity_source_invalid",
@@ -93,6 +99,8 @@ impl Reason {
             | Self::Expired
             | Self::NotYetValid
             | Self::WrongPurpose
+            | Self::Revoked
+            | Self::RevocationUnknown
             | Self::NoConsumer => 401,
             Self::EntitySourceDown | Self::Deadline => 503,
             Self::EntitySourceInvalid

@@ -5,13 +5,19 @@
 
 #![forbid(unsafe_code)]
 
+mod checker;
 pub mod crl;
 pub mod fetch;
+mod finding;
+mod issuers;
 mod link;
 pub mod ocsp;
 mod signature;
 mod trouble;
 
+pub use checker::{Checker, Options, Terms};
+pub use finding::{Finding, Said, Source, Standing};
+pub use issuers::Issuers;
 pub use link::{DistributionPoint, Issuer, Link, PointName};
 pub use trouble::Trouble;
 
@@ -32,6 +38,17 @@ pub enum Status {
     },
     /// The authority does not know it.
     Unknown,
+}
+
+impl Status {
+    /// The name in logs and metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Revoked { .. } => "revoked",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// A status that is signed by whoever may say so, and for how long it counts.

@@ -118,6 +118,14 @@ impl Link {
 }
 
 impl DistributionPoint {
+    /// The URLs among its names, in its order.
+    pub fn uris(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().filter_map(|name| match name {
+            PointName::Uri(uri) => Some(uri.as_str()),
+            PointName::Directory(_) => None,
+        })
+    }
+
     fn read(point: &x509_parser::extensions::CRLDistributionPoint<'_>) -> Self {
         let names = match &point.distribution_point {
             Some(DistributionPointName::FullName(names)) => {
