@@ -42,7 +42,7 @@ pub use wire::fuzzing;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use ::revocation::Checker;
+use ::revocation::{Checker, Options};
 use clap::Parser;
 use client_cert::ProofKey;
 use kong_entities::{AdminClient, Directory};
@@ -53,7 +53,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::{Cli, Command, EntitySettings, Settings};
 use crate::entity_source::{EntitySource, KongConsumers};
 use crate::instance::Shared;
-use crate::revocation::Revocation;
+use crate::revocation::{Revocation, watched};
 use crate::rpc::Server;
 use crate::siblings::Siblings;
 use crate::wire::protocol::Protocol;
@@ -101,8 +101,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let proof_key = ProofKey::read_or_create(&settings.proof_key_file)?;
     let entities = entity_source(settings.entities)?;
-    let revocation = Revocation::Checked(Checker::new(settings.revocation)?);
-    let shared = Shared::new(entities, proof_key, revocation, settings.event_timeout);
+    let checker = checker(settings.revocation)?;
+    let shared = Shared::new(entities, proof_key, Revocation::Checked(checker), settings.event_timeout);
     // Before the socket, which it takes from the server of before.
     let status = settings.status_listen.map(Listener::bind).transpose()?;
     let (listener, siblings) = Siblings::bind(&settings.socket, settings.event_timeout)?;
@@ -131,6 +131,18 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     serve::serve(listener, server, leave).await;
     tracing::info!("left");
     Ok(())
+}
+
+/// Who is asked about the revocation of certificates, with the CRLs in files as they change.
+fn checker(options: Options) -> Result<Checker, String> {
+    let path = options.crl_path.clone();
+    // Before they are read: a change in between is then noticed.
+    let seen = path.as_deref().and_then(watched::look);
+    let checker = Checker::new(options)?;
+    if let Some(path) = path {
+        tokio::spawn(watched::follow(checker.clone(), path, seen));
+    }
+    Ok(checker)
 }
 
 /// The one source that the options name.

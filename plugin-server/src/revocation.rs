@@ -1,5 +1,7 @@
 //! This knows what comes of a certificate that may have been revoked. Only here can a [`Cleared`] be made.
 
+pub(crate) mod watched;
+
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -15,7 +15,7 @@ pub mod ocsp;
 mod signature;
 mod trouble;
 
-pub use checker::{Checker, Options, Terms};
+pub use checker::{Checker, Counts, Options, Terms, crl_files};
 pub use finding::{Finding, Said, Source, Standing};
 pub use issuers::Issuers;
 pub use link::{DistributionPoint, Issuer, Link, PointName};
@@ -41,6 +41,9 @@ pub enum Status {
 }
 
 impl Status {
+    /// All names that there are.
+    pub const CODES: [&str; 3] = ["good", "revoked", "unknown"];
+
     /// The name in logs and metrics.
     pub fn code(&self) -> &'static str {
         match self {
