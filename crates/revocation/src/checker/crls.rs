@@ -104,11 +104,10 @@ impl Crls {
         self.held.run_pending_tasks();
     }
 
-    /// What is remembered of a place, if it still counts, or would for want of a newer one.
+    /// What is remembered of a place, if it counts without asking for a newer one.
     pub(super) fn remembered(&self, url: &str, issuer: &Issuer, terms: &Terms) -> Option<Arc<Held>> {
         let held = self.held.get(&Key { issuer: issuer.digest, url: url.into() })?;
-        let now = self.outside.now();
-        (held.life(terms, now) != Life::Over || self.may_outlive(&held, now)).then_some(held)
+        (held.life(terms, self.outside.now()) != Life::Over).then_some(held)
     }
 
     /// The CRL at a place: what is remembered, or what can be had until the deadline.
@@ -186,7 +185,7 @@ impl Crls {
     }
 
     async fn fly(&self, key: Key, issuer: Arc<Issuer>, terms: Terms) -> Result<Arc<Held>, Trouble> {
-        let max_bytes = usize::try_from(self.memory / 4).unwrap_or(usize::MAX);
+        let max_bytes = usize::try_from(self.largest()).unwrap_or(usize::MAX);
         let query = Query { url: &key.url, post: None, max_bytes };
         let read = async |bytes: Bytes| self.read(bytes, &issuer).await;
         let fetched = self.outside.fetch(query, &terms.settings, read).await;
@@ -215,11 +214,15 @@ impl Crls {
             return Err(Trouble::Stale);
         }
         // Whoever wants it would have it fetched again and again.
-        let most = self.memory / 2;
-        if crl.size() as u64 > most {
-            return Err(Trouble::TooLong(usize::try_from(most).unwrap_or(usize::MAX)));
+        if crl.size() as u64 > self.largest() {
+            return Err(Trouble::TooLong(usize::try_from(self.largest()).unwrap_or(usize::MAX)));
         }
         Ok(crl)
+    }
+
+    /// How many bytes one CRL may have, as it comes and as it is remembered.
+    fn largest(&self) -> u64 {
+        self.memory / 2
     }
 
     /// Remembers a CRL, and gives the one that counts: an older one does not take the place of a newer one, for somebody may

@@ -67,7 +67,8 @@ impl LocalCrls {
                     old.by_path.get(&path).cloned().unwrap_or_default()
                 }
             };
-            let taken: usize = crls.iter().map(|crl| crl.unverified.size()).sum();
+            // As they are, and as they are read once a certificate asks for them.
+            let taken: usize = crls.iter().map(|crl| 2 * crl.unverified.size()).sum();
             size = self.memory.min(size + taken as u64);
             for crl in &crls {
                 let name = crl.unverified.issuer_name().into();
@@ -121,7 +122,7 @@ pub fn paths(path: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 fn read_file(path: &Path, most: u64) -> Result<Vec<Arc<LocalCrl>>, String> {
     let length = fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if length > most {
+    if 2 * length > most {
         return Err(format!("with it, CRLs would take more than --revocation-memory has for those in files: {length} bytes"));
     }
     let bytes = fs::read(path).map_err(|error| error.to_string())?;

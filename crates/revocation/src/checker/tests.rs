@@ -111,6 +111,11 @@ impl Lab {
         self.checker.0.outside.now()
     }
 
+    /// The name of the CA, in DER.
+    fn ca_name(&self) -> Vec<u8> {
+        Issuer::from_der(&self.ca.der()).unwrap().name
+    }
+
     /// A certificate that names these, and is good as far as the responder knows.
     fn leaf(&self, ocsp: &[&str], crls: &[&str]) -> (Leaf, Arc<Link>) {
         let leaf = self.ca.issue(naming(Subject::client("alice"), ocsp, crls));

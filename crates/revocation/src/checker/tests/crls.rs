@@ -224,3 +224,16 @@ async fn memory_has_a_bound() {
     let (_, link) = lab.leaf(&[], &[CRL]);
     assert_eq!(lab.codes(&link).await, ["too_long"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_crl_of_another_issuer_is_not_even_asked_for() {
+    let lab = Lab::new();
+    lab.servers.give(CRL, empty(&lab).sign(&lab.ca));
+    // cRLIssuer: a directory name.
+    let issuer = tlv(0xa2, &[&tlv(0xa4, &[&lab.ca_name()])]);
+    let points = points(&[&[&full_name(&[CRL]), &issuer]]);
+    let leaf = lab.ca.issue(Subject::client("alice").extension(&[2, 5, 29, 31], &points));
+    let link = link(&lab.ca, &leaf.der);
+    assert_eq!(lab.codes(&link).await, ["not_covered"]);
+    assert_eq!(lab.servers.asked(), [] as [&str; 0]);
+}
