@@ -72,6 +72,28 @@ async fn each_mode_decides_by_what_a_responder_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_costs_kong_nothing_but_a_line_in_its_log_where_nobody_knows() {
+    for protocol in Protocol::ALL {
+        let setup = Setup::start(protocol, &[PRIVATE], json!({})).await;
+        let responder = Responder::of(&setup.ca);
+        let leaf = responder.leaf(&setup.ca);
+        let calls = |mode| {
+            assert_eq!(setup.request(mode, &leaf).status, 200);
+            setup.kong.rpc_calls().requests.last().unwrap().event_calls()
+        };
+        let skipped = calls("skip");
+        assert_eq!(responder.web.requests(), 0, "nobody is asked");
+        responder.web.answer(Answer::Status(500));
+        assert_eq!(calls("ignore"), skipped + 1);
+        responder.works();
+        for mode in ["ignore", "strict", "ignore"] {
+            assert_eq!(calls(mode), skipped);
+        }
+        assert_eq!(responder.web.requests(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_mode_decides_by_what_a_crl_says() {
     let options = [PRIVATE, "--revocation-memory", "8"];
     let setup = Setup::start(Protocol::MsgPack, &options, json!({})).await;

@@ -64,7 +64,12 @@ impl Responders {
         let weigh = |key: &Key, held: &Arc<Held>| {
             u32::try_from(OVERHEAD + key.serial.len() + held.place.len()).unwrap_or(u32::MAX)
         };
-        let held = moka::sync::Cache::builder().max_capacity(memory).weigher(weigh).build();
+        let held = moka::sync::Cache::builder()
+            .max_capacity(memory)
+            .weigher(weigh)
+            // What is new is always taken: one that is not would be asked for with each request.
+            .eviction_policy(moka::policy::EvictionPolicy::lru())
+            .build();
         Self { outside, held, flights: Flights::default() }
     }
 
