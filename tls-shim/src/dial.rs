@@ -13,9 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use openssl::error::ErrorStack;
-use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode, SslVersion};
-use openssl::x509::X509;
-use openssl::x509::store::X509StoreBuilder;
+use openssl::ssl::SslConnector;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -149,13 +147,11 @@ impl Dial {
 impl Tls {
     fn new(upstream: &settings::Upstream, tls: &UpstreamTls) -> Result<Self, FileError> {
         let connector = match &tls.ca {
-            None => connector(&[]).map_err(|error| FileError::new("the system's CAs".as_ref(), error))?,
+            None => outgoing::connector(None)
+                .map_err(|error| FileError::new("the system's CAs".as_ref(), error))?,
             Some(path) => file::read(path, |pem| {
-                let cas = X509::stack_from_pem(pem.as_bytes()).unwrap_or_default();
-                if cas.is_empty() {
-                    return Err("it holds no certificate in PEM".to_owned());
-                }
-                connector(&cas).map_err(|error| error.to_string())
+                let cas = outgoing::parse_cas(pem.as_bytes())?;
+                outgoing::connector(Some(cas)).map_err(|error| error.to_string())
             })?,
         };
         let verify_name = tls.verify_name.clone().unwrap_or_else(|| upstream.host().to_owned());
@@ -194,19 +190,4 @@ impl Tls {
         }
         Ok(stream)
     }
-}
-
-/// One that trusts these CAs, or those of the system where there are none.
-fn connector(cas: &[X509]) -> Result<SslConnector, ErrorStack> {
-    let mut builder = SslConnector::builder(SslMethod::tls_client())?;
-    builder.set_verify(SslVerifyMode::PEER);
-    builder.set_min_proto_version(Some(SslVersion::TLS1_2))?;
-    if !cas.is_empty() {
-        let mut store = X509StoreBuilder::new()?;
-        for ca in cas {
-            store.add_cert(ca.clone())?;
-        }
-        builder.set_cert_store(store.build());
-    }
-    Ok(builder.build())
 }

@@ -285,7 +285,8 @@ impl Inner {
         terms: &Terms,
         deadline: Instant,
     ) -> Result<Candidate<'a>, Vec<Said>> {
-        let trouble = |place: &str, trouble| Said { source: Source::Crl, place: place.into(), result: Err(trouble) };
+        let trouble =
+            |place: &str, trouble| Said { source: Source::Crl, place: place.into(), result: Err(trouble) };
         if point.is_indirect {
             let place = point.uris().next().unwrap_or_default();
             return Err(vec![trouble(place, Trouble::NotCovered("its CRL is another issuer's"))]);

@@ -7,18 +7,21 @@
 
 mod checker;
 pub mod crl;
+mod der;
 pub mod fetch;
 mod finding;
 mod issuers;
 mod link;
 pub mod ocsp;
+mod point;
 mod signature;
 mod trouble;
 
 pub use checker::{Checker, Counts, Options, Terms, crl_files};
 pub use finding::{Finding, Said, Source, Standing};
 pub use issuers::Issuers;
-pub use link::{DistributionPoint, Issuer, Link, PointName};
+pub use link::{Issuer, Link};
+pub use point::{DistributionPoint, PointName};
 pub use trouble::Trouble;
 
 use std::time::{Duration, SystemTime};

@@ -5,9 +5,13 @@ use std::sync::Arc;
 use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Public};
 use sha2::{Digest, Sha256};
-use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension, ReasonFlags};
-use x509_parser::oid_registry::OID_PKIX_ACCESS_DESCRIPTOR_OCSP;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::oid_registry::{
+    OID_PKIX_ACCESS_DESCRIPTOR_OCSP, OID_X509_EXT_CRL_DISTRIBUTION_POINTS, OID_X509_EXT_FRESHEST_CRL,
+};
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::DistributionPoint;
 
 /// Whoever issued a certificate: the CA that is above it in a verified chain.
 #[derive(Debug)]
@@ -39,26 +43,8 @@ pub struct Link {
     pub ocsp_urls: Vec<String>,
     /// Where it says that its CRLs are (RFC 5280, section 4.2.1.13).
     pub distribution_points: Vec<DistributionPoint>,
-}
-
-/// A place where a CRL is to be had.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DistributionPoint {
-    /// Its names, URLs among them. Empty where it is relative to the issuer's name.
-    pub names: Vec<PointName>,
-    /// For which reasons of revocation it is complete, as bits of ReasonFlags; none: for all.
-    pub reasons: Option<u16>,
-    /// Whether its CRL is another issuer's (`cRLIssuer`): an indirect CRL.
-    pub is_indirect: bool,
-}
-
-/// A name of a distribution point.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PointName {
-    /// A URL.
-    Uri(String),
-    /// An entry of a directory, in DER.
-    Directory(Vec<u8>),
+    /// Where it says that their delta CRLs are (RFC 5280, section 4.2.1.15).
+    pub freshest_points: Vec<DistributionPoint>,
 }
 
 impl Issuer {
@@ -86,18 +72,31 @@ impl Link {
     /// Reads a certificate that this CA issued.
     ///
     /// # Errors
-    /// What is wrong with it: also an extension that stands twice or cannot be read, for it may hide where to ask.
+    /// What is wrong with it: also a serial number that is negative (RFC 5280, section 4.1.2.2), and an extension that stands twice or cannot be read, for it may hide where to ask.
     pub fn from_der(der: &[u8], issuer: Arc<Issuer>) -> Result<Self, String> {
         let (_, certificate) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+        if certificate.raw_serial().first().is_none_or(|first| first & 0x80 != 0) {
+            return Err("its serial number is negative, and would be taken for another one".to_owned());
+        }
         let mut link = Self {
             serial: magnitude(certificate.raw_serial()).to_vec(),
             is_ca: certificate.is_ca(),
             issuer,
             ocsp_urls: Vec::new(),
             distribution_points: Vec::new(),
+            freshest_points: Vec::new(),
         };
         let extensions = certificate.extensions_map().map_err(|error| error.to_string())?;
         for extension in extensions.values() {
+            let points = || {
+                DistributionPoint::read_all(extension.value, &link.issuer.name)
+                    .map_err(|error| error.to_string())
+            };
+            if extension.oid == OID_X509_EXT_CRL_DISTRIBUTION_POINTS {
+                link.distribution_points = points()?;
+            } else if extension.oid == OID_X509_EXT_FRESHEST_CRL {
+                link.freshest_points = points()?;
+            }
             match extension.parsed_extension() {
                 ParsedExtension::AuthorityInfoAccess(access) => {
                     let ocsp = access
@@ -106,45 +105,11 @@ impl Link {
                         .filter(|access| access.access_method == OID_PKIX_ACCESS_DESCRIPTOR_OCSP);
                     link.ocsp_urls.extend(ocsp.filter_map(|access| uri(&access.access_location)));
                 }
-                ParsedExtension::CRLDistributionPoints(points) => {
-                    link.distribution_points = points.points.iter().map(DistributionPoint::read).collect();
-                }
                 ParsedExtension::ParseError { error } => return Err(error.to_string()),
                 _ => {}
             }
         }
         Ok(link)
-    }
-}
-
-impl DistributionPoint {
-    /// The URLs among its names, in its order.
-    pub fn uris(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().filter_map(|name| match name {
-            PointName::Uri(uri) => Some(uri.as_str()),
-            PointName::Directory(_) => None,
-        })
-    }
-
-    fn read(point: &x509_parser::extensions::CRLDistributionPoint<'_>) -> Self {
-        let names = match &point.distribution_point {
-            Some(DistributionPointName::FullName(names)) => {
-                names.iter().filter_map(PointName::read).collect()
-            }
-            Some(DistributionPointName::NameRelativeToCRLIssuer(_)) | None => Vec::new(),
-        };
-        let reasons = point.reasons.as_ref().map(|ReasonFlags { flags }| *flags);
-        Self { names, reasons, is_indirect: point.crl_issuer.is_some() }
-    }
-}
-
-impl PointName {
-    /// Of the kinds of names those two that distribution points have.
-    fn read(name: &GeneralName<'_>) -> Option<Self> {
-        match name {
-            GeneralName::DirectoryName(name) => Some(Self::Directory(name.as_raw().to_vec())),
-            name => uri(name).map(Self::Uri),
-        }
     }
 }
 

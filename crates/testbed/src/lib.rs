@@ -1,13 +1,16 @@
-//! This knows what tests and the demonstration set up around the two binaries: throw-away certificates, child
+//! This knows what tests and the demonstration set up around the two binaries: throw-away certificates and CRLs, child
 //! processes, an upstream that tells what it saw, a TLS client that tells whether it was asked for a certificate, an Admin
-//! API.
+//! API, an OCSP responder.
 //!
 //! Nothing here is for production: errors panic.
 
 #![forbid(unsafe_code)]
 
+pub mod crl;
 pub mod fake_admin;
+pub mod ocsp;
 pub mod pki;
 pub mod process;
 pub mod tls_client;
 pub mod upstream;
+pub mod web;

@@ -28,7 +28,10 @@ pub(crate) async fn follow(checker: Checker, path: PathBuf, seen: Seen) {
             Ok(Err(problem)) => problem,
             Err(panic) => panic.to_string(),
         };
-        tracing::error!(error = problem, "of a file of CRLs that cannot be used, the last good version stays");
+        tracing::error!(
+            error = problem,
+            "of a file of CRLs that cannot be used, the last good version stays"
+        );
     }
 }
 

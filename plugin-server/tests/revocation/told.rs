@@ -106,7 +106,8 @@ fn explain_says_whom_it_would_ask_and_asks_them_if_it_is_told_to() {
         let output = command.args(more).current_dir(prefix.dir.path()).output().unwrap();
         let report: Json = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
         let steps = report["steps"].as_array().unwrap().clone();
-        let about = |step: &Json| (step["about"] == "revocation").then(|| step["says"].as_str().unwrap().to_owned());
+        let about =
+            |step: &Json| (step["about"] == "revocation").then(|| step["says"].as_str().unwrap().to_owned());
         (output.status.code(), report["reason"].clone(), steps.iter().filter_map(about).collect::<Vec<_>>())
     };
     let (code, _, steps) = explain(&[]);

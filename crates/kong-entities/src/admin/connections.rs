@@ -1,7 +1,6 @@
 //! This knows how to ask an HTTP server: connections that are kept, TLS, and what bounds an answer in time and size.
 
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,13 +11,11 @@ use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use openssl::ssl::{SslConnector, SslMethod, SslVersion};
-use openssl::x509::store::X509StoreBuilder;
+use openssl::ssl::SslConnector;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_openssl::SslStream;
 
 use super::settings::{AdminSettings, AdminSettingsError, AdminToken, Endpoint};
 use crate::SourceFault;
@@ -138,21 +135,9 @@ impl Connections {
         let stream = TcpStream::connect(address).await.map_err(|error| unreachable(&error))?;
         stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
         let Some(connector) = &self.tls else { return handshake(stream).await };
-        // Sets SNI, and what name or address the certificate must be for.
-        let ssl = connector
-            .configure()
-            .and_then(|configuration| configuration.into_ssl(self.endpoint.host()))
-            .map_err(|error| unreachable(&error))?;
-        let mut stream = SslStream::new(ssl, stream).map_err(|error| unreachable(&error))?;
-        if let Err(error) = Pin::new(&mut stream).connect().await {
-            let verified = stream.ssl().verify_result();
-            let problem = if verified == openssl::x509::X509VerifyResult::OK {
-                format!("TLS: {error}")
-            } else {
-                format!("its certificate is not trusted: {verified}")
-            };
-            return Err(SourceFault::Unreachable(problem));
-        }
+        let configuration = connector.configure().map_err(|error| unreachable(&error))?;
+        let stream = outgoing::shake_hands(configuration, self.endpoint.host(), stream);
+        let stream = stream.await.map_err(SourceFault::Unreachable)?;
         handshake(stream).await
     }
 
@@ -181,24 +166,11 @@ impl Connections {
 }
 
 fn connector(ca_file: Option<&Path>) -> Result<SslConnector, AdminSettingsError> {
-    let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(AdminSettingsError::Tls)?;
-    builder.set_min_proto_version(Some(SslVersion::TLS1_2)).map_err(AdminSettingsError::Tls)?;
-    if let Some(path) = ca_file {
-        let wrong = |problem: String| AdminSettingsError::CaFile { path: path.to_owned(), problem };
-        let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-        let certificates =
-            openssl::x509::X509::stack_from_pem(&pem).map_err(|error| wrong(format!("not PEM: {error}")))?;
-        if certificates.is_empty() {
-            return Err(wrong("there is no certificate in it".into()));
-        }
-        // Instead of the system's CAs, not beside them.
-        let mut store = X509StoreBuilder::new().map_err(AdminSettingsError::Tls)?;
-        for certificate in certificates {
-            store.add_cert(certificate).map_err(|error| wrong(error.to_string()))?;
-        }
-        builder.set_cert_store(store.build());
-    }
-    Ok(builder.build())
+    let read = |path: &Path| {
+        let wrong = |problem| AdminSettingsError::CaFile { path: path.to_owned(), problem };
+        outgoing::read_cas(path).map_err(wrong)
+    };
+    outgoing::connector(ca_file.map(read).transpose()?).map_err(AdminSettingsError::Tls)
 }
 
 async fn handshake(
@@ -211,13 +183,6 @@ async fn handshake(
     Ok(sender)
 }
 
-/// With the causes, for the outermost error of HTTP libraries seldom says what happened.
 fn unreachable(error: &(dyn std::error::Error + 'static)) -> SourceFault {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    SourceFault::Unreachable(text)
+    SourceFault::Unreachable(outgoing::with_causes(error))
 }

@@ -123,7 +123,9 @@ pub fn paths(path: &Path) -> std::io::Result<Vec<PathBuf>> {
 fn read_file(path: &Path, most: u64) -> Result<Vec<Arc<LocalCrl>>, String> {
     let length = fs::metadata(path).map_err(|error| error.to_string())?.len();
     if 2 * length > most {
-        return Err(format!("with it, CRLs would take more than --revocation-memory has for those in files: {length} bytes"));
+        return Err(format!(
+            "with it, CRLs would take more than --revocation-memory has for those in files: {length} bytes"
+        ));
     }
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
     let crls = crl::read_all(&bytes).map_err(|trouble| trouble.to_string())?;

@@ -114,12 +114,7 @@ impl Responders {
         }
     }
 
-    fn begin(
-        self: &Arc<Self>,
-        key: Key,
-        link: &Arc<Link>,
-        terms: &Terms,
-    ) -> Flight<Vec<Said>> {
+    fn begin(self: &Arc<Self>, key: Key, link: &Arc<Link>, terms: &Terms) -> Flight<Vec<Said>> {
         self.flights.join((key.clone(), Arc::clone(&terms.settings)), || {
             let (responders, link, terms) = (Arc::clone(self), Arc::clone(link), terms.clone());
             async move { responders.fly(key, &link, &terms).await }
@@ -223,8 +218,7 @@ mod tests {
         let now = SystemTime::now();
         let outside = Outside::made_up(super::super::tests::Answers::default(), move || now);
         let responders = Responders::new(Arc::new(outside), 1 << 20);
-        let settings =
-            Settings { timeout: HOUR, http_proxy: None, https_proxy: None, ssl_verify: true };
+        let settings = Settings { timeout: HOUR, http_proxy: None, https_proxy: None, ssl_verify: true };
         let terms = Terms { settings: Arc::new(settings), ttl: HOUR };
         let key = Key { issuer: [7; 32], serial: [1].into() };
         let keep = |status, this_update, next_update| {

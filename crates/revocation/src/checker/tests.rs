@@ -10,11 +10,11 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use testbed::crl::{full_name, points, tlv};
 use testbed::ocsp::{Authority, State};
-use testbed::pki::{Ca, Leaf, Subject};
+use testbed::pki::{Ca, Leaf, Subject, naming};
 
 use super::*;
-use crate::fetch::{Query, Settings};
 use crate::Issuer;
+use crate::fetch::{Query, Settings};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -57,7 +57,8 @@ impl Answers {
         let behaviour = {
             let mut servers = self.0.lock().unwrap();
             let known = servers.0.iter().find(|(url, _)| query.url.starts_with(*url));
-            let (url, behaviour) = known.map(|(url, behaviour)| (url.clone(), Arc::clone(behaviour))).unwrap();
+            let (url, behaviour) =
+                known.map(|(url, behaviour)| (url.clone(), Arc::clone(behaviour))).unwrap();
             let method = if query.post.is_some() { "POST" } else { "GET" };
             servers.1.push(format!("{method} {url}"));
             behaviour
@@ -167,25 +168,6 @@ fn terms(timeout: Duration, ttl: Duration) -> Terms {
 
 fn link(ca: &Ca, der: &[u8]) -> Arc<Link> {
     Arc::new(Link::from_der(der, Arc::new(Issuer::from_der(&ca.der()).unwrap())).unwrap())
-}
-
-/// A certificate that names responders and places of CRLs.
-fn naming(subject: Subject, ocsp: &[&str], crls: &[&str]) -> Subject {
-    const AUTHORITY_INFO_ACCESS: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 1, 1];
-    const CRL_DISTRIBUTION_POINTS: [u64; 4] = [2, 5, 29, 31];
-    let method = [0x06, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 1];
-    let access = |url: &&str| tlv(0x30, &[&method, &tlv(0x86, &[url.as_bytes()])]);
-    let subject = match ocsp {
-        [] => subject,
-        urls => {
-            let all: Vec<u8> = urls.iter().flat_map(access).collect();
-            subject.extension(&AUTHORITY_INFO_ACCESS, &tlv(0x30, &[&all]))
-        }
-    };
-    match crls {
-        [] => subject,
-        urls => subject.extension(&CRL_DISTRIBUTION_POINTS, &points(&[&[&full_name(urls)]])),
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,7 +25,11 @@ async fn many_at_once_ask_once_and_an_answer_counts_for_its_time() {
     assert_eq!(codes(&lab.check_within(&link, &patient, 4 * SECOND).await), ["good"]);
     assert_eq!(lab.codes(&link).await, ["revoked"]);
     assert_eq!(lab.servers.asked(), [format!("POST {OCSP}")]);
-    assert_eq!(codes(&lab.check_within(&link, &patient, 4 * SECOND).await), ["revoked"], "they remember together");
+    assert_eq!(
+        codes(&lab.check_within(&link, &patient, 4 * SECOND).await),
+        ["revoked"],
+        "they remember together"
+    );
 
     // It counts whatever happens to the responder, and however short the memory of the instance is.
     lab.servers.fail(OCSP);
@@ -127,7 +131,15 @@ async fn a_responder_that_takes_no_post_is_asked_by_get() {
         let answer = lab.authority.lock().unwrap().answer(question.der(), IN_A_DAY);
         lab.servers.set(OCSP, move |query| {
             let is_right = query.url == question.url(OCSP);
-            (Duration::ZERO, if query.post.is_some() { refusal.clone() } else { assert!(is_right); Ok(answer.clone()) })
+            (
+                Duration::ZERO,
+                if query.post.is_some() {
+                    refusal.clone()
+                } else {
+                    assert!(is_right);
+                    Ok(answer.clone())
+                },
+            )
         });
         assert_eq!(lab.codes(&link).await, ["good"]);
         assert_eq!(lab.servers.asked(), [format!("POST {OCSP}"), format!("GET {OCSP}")]);
