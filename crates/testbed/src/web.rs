@@ -12,7 +12,7 @@ pub enum Answer {
     /// This, with status 200.
     Body(Vec<u8>),
     /// What this makes of the body of a POST, with status 200.
-    Made(Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>),
+    Made(Made),
     /// No more than this status.
     Status(u16),
     /// Status 200, and a body without an end.
@@ -22,6 +22,9 @@ pub enum Answer {
     /// Nothing, until there is another answer, which is given then.
     Hangs,
 }
+
+/// Makes a body of that of a POST.
+pub type Made = Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
 
 /// A server on a port of its own, for as long as it lives.
 pub struct WebServer {

@@ -32,8 +32,10 @@ pub(super) struct LocalCrl {
     pub(super) place: Arc<str>,
     unverified: Arc<Unverified>,
     /// By the SHA-256 of the issuer's certificate: a CA may have several, and another CA the same name.
-    verified: RwLock<HashMap<[u8; 32], Result<Arc<Crl>, Trouble>>>,
+    verified: RwLock<HashMap<[u8; 32], Verified>>,
 }
+
+type Verified = Result<Arc<Crl>, Trouble>;
 
 /// So many CAs of one name are remembered for one CRL.
 const NAMESAKES: usize = 16;
@@ -145,7 +147,7 @@ impl LocalCrl {
     ///
     /// # Errors
     /// Why it says nothing about certificates of this CA.
-    pub(super) async fn of(&self, issuer: &Arc<Issuer>) -> Result<Arc<Crl>, Trouble> {
+    pub(super) async fn of(&self, issuer: &Arc<Issuer>) -> Verified {
         let known = self.verified.read().unwrap_or_else(PoisonError::into_inner).get(&issuer.digest).cloned();
         if let Some(known) = known {
             return known;

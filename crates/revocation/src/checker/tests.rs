@@ -23,9 +23,16 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// What a server does with a question.
 type Behaviour = Arc<dyn Fn(&Query<'_>) -> (Duration, Result<Vec<u8>, Trouble>) + Send + Sync>;
 
-/// Servers by the begin of their URLs, and what they were asked.
+/// Servers, and what they were asked.
 #[derive(Clone, Default)]
-pub(super) struct Answers(Arc<Mutex<(HashMap<String, Behaviour>, Vec<String>)>>);
+pub(super) struct Answers(Arc<Mutex<Servers>>);
+
+#[derive(Default)]
+struct Servers {
+    /// By the begin of their URLs.
+    by_url: HashMap<String, Behaviour>,
+    asked: Vec<String>,
+}
 
 impl Answers {
     fn set(
@@ -33,7 +40,7 @@ impl Answers {
         url: &str,
         behaviour: impl Fn(&Query<'_>) -> (Duration, Result<Vec<u8>, Trouble>) + Send + Sync + 'static,
     ) {
-        self.0.lock().unwrap().0.insert(url.to_owned(), Arc::new(behaviour));
+        self.0.lock().unwrap().by_url.insert(url.to_owned(), Arc::new(behaviour));
     }
 
     fn fail(&self, url: &str) {
@@ -50,17 +57,17 @@ impl Answers {
 
     /// What was asked since the last look: the method, and the URL as it was set.
     fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().unwrap().1)
+        std::mem::take(&mut self.0.lock().unwrap().asked)
     }
 
     pub(super) async fn answer(&self, query: &Query<'_>, settings: &Settings) -> Result<Bytes, Trouble> {
         let behaviour = {
             let mut servers = self.0.lock().unwrap();
-            let known = servers.0.iter().find(|(url, _)| query.url.starts_with(*url));
+            let known = servers.by_url.iter().find(|(url, _)| query.url.starts_with(*url));
             let (url, behaviour) =
                 known.map(|(url, behaviour)| (url.clone(), Arc::clone(behaviour))).unwrap();
             let method = if query.post.is_some() { "POST" } else { "GET" };
-            servers.1.push(format!("{method} {url}"));
+            servers.asked.push(format!("{method} {url}"));
             behaviour
         };
         let (delay, answer) = behaviour(query);
