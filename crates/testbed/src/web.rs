@@ -69,6 +69,11 @@ impl WebServer {
         format!("http://{}/", self.address)
     }
 
+    /// A URL that leads to nobody: as long as this server lives, the port is nobody else's, at that address either.
+    pub fn url_of_nobody(&self) -> String {
+        format!("http://127.77.77.77:{}/", self.address.port())
+    }
+
     /// Answers like this from now on.
     pub fn answer(&self, answer: Answer) {
         *self.state.answer.lock().expect("no panic") = answer;

@@ -65,8 +65,8 @@ async fn each_mode_decides_by_what_a_responder_says() {
             let (_web, leaf) = faulty(answer);
             expect(&setup, about, &leaf, 200, 401, code);
         }
-        let (web, leaf) = faulty(Answer::Closes);
-        drop(web);
+        let url = responder.web.url_of_nobody();
+        let leaf = setup.ca.issue(naming(Subject::client("alice"), &[&url], &[]));
         expect(&setup, "dead", &leaf, 200, 401, "unreachable");
     }
 }
@@ -117,8 +117,7 @@ async fn each_mode_decides_by_what_a_crl_says() {
         let (_web, leaf) = with_crl(answer);
         expect(&setup, about, &leaf, 200, 401, code);
     }
-    let (web, leaf) = with_crl(Answer::Closes);
-    drop(web);
+    let leaf = setup.ca.issue(naming(Subject::client("alice"), &[], &[&web.url_of_nobody()]));
     expect(&setup, "dead", &leaf, 200, 401, "unreachable");
 }
 
