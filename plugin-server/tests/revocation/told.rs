@@ -55,6 +55,13 @@ fn a_path_of_crls_or_a_ca_file_that_cannot_be_used_refuses_the_start() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && said.contains(path), "{option} {path}: {said}");
     }
+    let file = "crl_path: /nonexistent/crls\nallow_private_revocation_urls: true\nrevocation_memory: 64\ncrl_max_stale: 60\n";
+    let file = prefix.write("options.yml", file);
+    let output = prefix.command(&["--config", file.to_str().unwrap()]).output().unwrap();
+    assert!(
+        String::from_utf8(output.stderr).unwrap().contains("/nonexistent/crls"),
+        "it counts from the file, too"
+    );
     for options in [["--revocation-memory", "7"], ["--crl-max-stale", "-1"], ["--revocation-memory", "x"]] {
         assert!(!prefix.command(&options).output().unwrap().status.success(), "{options:?}");
     }
