@@ -192,7 +192,12 @@ impl Crls {
         match fetched {
             Ok(crl) => Ok(self.keep(key, crl, issuer, &terms)),
             Err(trouble) => {
-                tracing::warn!(url = &*key.url, code = trouble.code(), %trouble, "a CRL cannot be had");
+                let (url, code) = (&*key.url, trouble.code());
+                match trouble {
+                    // What came before it has been told.
+                    Trouble::LeftAlone(_) => tracing::debug!(url, code, %trouble, "a CRL cannot be had"),
+                    _ => tracing::warn!(url, code, %trouble, "a CRL cannot be had"),
+                }
                 if let Some(held) = self.held.get(&key) {
                     held.state().failing = Some(Arc::clone(&terms.settings));
                 }
