@@ -1,18 +1,27 @@
-//! These are the calls of OpenSSL that the openssl crate does not bind, behind functions that are safe to call. It is the
-//! only unsafe code of the shim. What another library would do otherwise stands in `openssl`.
+//! These are the calls of OpenSSL and of AWS-LC that the openssl crate does not bind, behind functions that are safe to call.
+//! It is the only unsafe code of the shim. Which of the two libraries there is, only this knows: `aws_lc` and `openssl` have
+//! the same functions.
 //!
-//! OpenSSL calls back into some of it. What it calls must not panic: a panic there ends the process.
+//! The libraries call back into some of it. What they call must not panic: a panic there ends the process.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "aws-lc")]
+mod aws_lc;
 mod client_hello;
+#[cfg(not(feature = "aws-lc"))]
 mod openssl;
 mod ticketing;
 
 use ::openssl::error::ErrorStack;
 
+#[cfg(feature = "aws-lc")]
+use self::aws_lc as library;
+#[cfg(not(feature = "aws-lc"))]
 use self::openssl as library;
 
 pub(super) use self::client_hello::{offers_extended_master_secret, server_name_extension};
+#[cfg(all(test, feature = "aws-lc"))]
+pub(super) use self::library::rename_after_server_hello;
 pub(super) use self::library::{
     NAME, SERVER_KEYS, SESSION_HAS_CHAIN, accept_any, add_chain_cert, forbid, is_strong,
     may_withhold_tickets, prefer_own_order, set_client_hello_callback, set_tickets, ticket_contents,
