@@ -107,6 +107,7 @@ async fn run(config: &Path, inherited: Inherited) -> Result<Option<Writing>, Sta
     // From now on: one that comes during the start counts after it.
     let hangup = signal(SignalKind::hangup())?;
     let mut upgrade = signal(SignalKind::user_defined2())?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), library = tls::library(), "starting");
     let mut watched = Watched::settings(config);
     let settings = Arc::new(Settings::read(config)?);
     watched.name(&settings);

@@ -18,9 +18,8 @@ use client_cert::Presented;
 use kong_entities::Entities;
 use openssl::error::ErrorStack;
 use openssl::ssl::{
-    AlpnError, ClientHelloResponse, NameType, SniError, Ssl, SslAcceptor, SslAcceptorBuilder, SslAlert,
-    SslCipherRef, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef, SslSessionCacheMode,
-    SslVerifyMode, select_next_proto,
+    AlpnError, NameType, SniError, Ssl, SslAcceptor, SslAcceptorBuilder, SslCipherRef, SslContext,
+    SslContextBuilder, SslMethod, SslMode, SslRef, SslSessionCacheMode, SslVerifyMode, select_next_proto,
 };
 use openssl::stack::Stack;
 use openssl::x509::X509Name;
@@ -32,9 +31,11 @@ use crate::settings::TlsSettings;
 use crate::sni::{ServerName, SniMap};
 use crate::tls::contexts::Contexts;
 use crate::tls::decision::{Decision, Resumption};
+use crate::tls::raw::Refused;
 use crate::tls::session_tickets::Policy;
 
 pub(crate) use self::certificates::{Certificates, Trouble};
+pub(crate) use self::raw::{library, set_ciphersuites};
 pub(crate) use self::server_certificate::ServerCertificate;
 pub(crate) use self::session_tickets::{SecretsError, SessionTickets};
 
@@ -260,7 +261,7 @@ impl Front {
     fn new(settings: TlsSettings, plain: SslContext, state: State) -> Result<Self, ErrorStack> {
         let state = Arc::new(ArcSwap::from_pointee(state));
         let mut entrance = builder(&settings)?;
-        choose_by_name(&mut entrance, Arc::clone(&state));
+        choose_by_name(&mut entrance, Arc::clone(&state))?;
         Ok(Self { settings, entrance: context(entrance), plain, state })
     }
 }
@@ -329,8 +330,7 @@ fn say(Trouble { broken, id, names, reason }: &Trouble) {
 fn builder(settings: &TlsSettings) -> Result<SslAcceptorBuilder, ErrorStack> {
     let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
     settings.apply(&mut builder)?;
-    // The list is ours to order; but a client that likes ChaCha20 best has no hardware for AES.
-    builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::PRIORITIZE_CHACHA);
+    raw::prefer_own_order(&mut builder);
     // A chain is what stands in the certificate's file: OpenSSL has no CAs to look for more.
     builder.set_mode(SslMode::NO_AUTO_CHAIN);
     resume_by_tickets(&mut builder)?;
@@ -339,7 +339,7 @@ fn builder(settings: &TlsSettings) -> Result<SslAcceptorBuilder, ErrorStack> {
         // 3.2). A client that offers nothing speaks HTTP/1.1.
         select_next_proto(PROTOCOLS, offered).ok_or(AlpnError::ALERT_FATAL)
     });
-    raw::accept_any(&mut builder, limits::CERTIFICATES);
+    raw::accept_any(&mut builder, limits::CERTIFICATES)?;
     // Asked is what stands where the callback below does not run.
     builder.set_verify(SslVerifyMode::PEER);
     Ok(builder)
@@ -357,16 +357,13 @@ fn context(builder: SslAcceptorBuilder) -> SslContext {
 }
 
 /// Has a handshake decided as soon as the client has named its server, and before OpenSSL looks at a ticket.
-fn choose_by_name(entrance: &mut SslContextBuilder, state: Arc<ArcSwap<State>>) {
+fn choose_by_name(entrance: &mut SslContextBuilder, state: Arc<ArcSwap<State>>) -> Result<(), ErrorStack> {
     // OpenSSL calls this for the first ClientHello only: the context that the connection goes on with has none.
-    entrance.set_client_hello_callback(move |ssl, alert| {
-        let Ok(name) = ServerName::from_extension(raw::server_name_extension(ssl)) else {
-            *alert = SslAlert::DECODE_ERROR;
-            return Err(ErrorStack::get());
-        };
-        state.load().decide(name, ssl)?;
-        Ok(ClientHelloResponse::SUCCESS)
-    });
+    raw::set_client_hello_callback(entrance, move |ssl| {
+        let name = ServerName::from_extension(raw::server_name_extension(ssl));
+        let name = name.map_err(|_| Refused::Malformed)?;
+        state.load().decide(name, ssl).map_err(Refused::Failed)
+    })?;
     // And this when it has read the name by itself, without a server name too, and again after a HelloRetryRequest (RFC
     // 8446, section 4.1.4). The second ClientHello is the first one but for what was asked for (section 4.1.2). In TLS
     // 1.2, that of a session which is resumed comes from the ticket.
@@ -377,14 +374,14 @@ fn choose_by_name(entrance: &mut SslContextBuilder, state: Arc<ArcSwap<State>>) 
             _ => Err(SniError::ALERT_FATAL),
         }
     });
+    Ok(())
 }
 
 /// Has a connection begin with what an earlier one has proven only where [`session_tickets`] says so. There is nothing else
 /// to begin with: no cache of sessions, and no data before the handshake has ended, which could be sent twice.
 fn resume_by_tickets(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
-    builder.set_options(SslOptions::NO_RENEGOTIATION | SslOptions::NO_COMPRESSION);
+    raw::forbid(builder)?;
     builder.set_session_cache_mode(SslSessionCacheMode::OFF);
-    builder.set_max_early_data(0)?;
     // OpenSSL wants one wherever a client may be asked. It is the same for all: what a session is good for is told by
     // the key of its ticket.
     builder.set_session_id_context(b"tls-shim")?;

@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{ONE_ROUTE, OPEN, Rig, SECURED, write_entities};
+use common::s_client::s_client;
+use common::{ONE_ROUTE, OPEN, Rig, SECURED, as_written, write_entities};
 use testbed::tls_client::{TlsClient, Version};
 
 fn asked(rig: &Rig, sni: Option<&str>) -> bool {
@@ -82,12 +83,28 @@ fn asking_does_not_require() {
 }
 
 #[test]
+fn a_client_hello_in_several_records_is_read_as_a_whole() {
+    let rig = Rig::new(ONE_ROUTE);
+    let protocols = (0..20).map(|at| format!("{at:060}")).collect::<Vec<_>>().join(",") + ",http/1.1";
+    for version in ["-tls1_2", "-tls1_3"] {
+        for (sni, asked) in [(SECURED, true), (OPEN, false)] {
+            let said =
+                s_client(&rig, Some(sni), &[version, "-msg", "-max_send_frag", "512", "-alpn", &protocols]);
+            let sent = said.lines().take_while(|line| !line.starts_with("<<<"));
+            let records = sent.filter(|line| line.contains("RecordHeader")).count();
+            assert!(records > 2, "{said}");
+            assert_eq!(said.contains("CertificateRequest"), asked, "{version} {sni}: {said}");
+        }
+    }
+}
+
+#[test]
 fn old_versions_and_other_protocols_are_refused() {
     let rig = Rig::new(ONE_ROUTE);
     let old = TlsClient::new(Some(SECURED)).version(Version::TLS1_1).connect(rig.address);
     assert!(old.is_err());
     let other = TlsClient::new(Some(SECURED)).alpn(b"\x04smtp").connect(rig.address);
-    assert!(other.err().unwrap().contains("no application protocol"));
+    assert!(other.err().unwrap().contains(&as_written("no application protocol")));
     let some = TlsClient::new(Some(SECURED)).alpn(b"\x04smtp\x08http/1.1").connect(rig.address);
     assert!(some.is_ok());
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use client_cert::{Presented, field};
 use common::handed_on::{handed_on, is_handed_on};
-use common::{ONE_ROUTE, OPEN, Rig, SECURED};
+use common::{ONE_ROUTE, OPEN, Rig, SECURED, as_written};
 use testbed::pki::{Ca, Subject};
 use testbed::tls_client::{TlsClient, Version};
 
@@ -88,7 +88,7 @@ fn a_certificate_without_its_key_gets_nowhere() {
             .and_then(|connection| connection.exchange(get("/", "").as_bytes()).map_err(|e| e.to_string()));
         assert!(answer.is_err(), "{answer:?}");
     }
-    rig.shim.wait_for("bad signature");
+    rig.shim.wait_for(&as_written("bad signature"));
     assert!(rig.upstream.requests().is_empty());
 }
 
@@ -96,8 +96,9 @@ fn a_certificate_without_its_key_gets_nowhere() {
 fn more_certificates_than_fit_end_the_connection() {
     let rig = Rig::new(ONE_ROUTE);
     let issuer = rig.ca.intermediate("issuing");
-    // Some 50 KiB and some 100 KiB in DER: over what headers can carry, and over what OpenSSL is told to take.
-    for (count, version) in [(120, VERSIONS[0]), (120, VERSIONS[1]), (250, VERSIONS[0]), (250, VERSIONS[1])] {
+    // Some 50 KiB and some 70 KiB in DER: over what headers can carry, and over what OpenSSL is told to take, which would
+    // take 100 KiB by itself.
+    for (count, version) in [(120, VERSIONS[0]), (120, VERSIONS[1]), (160, VERSIONS[0]), (160, VERSIONS[1])] {
         let count = count * 450 / issuer.der().len();
         let client = rig.client(SECURED).version(version).certificate(&rig.client, &vec![&issuer; count]);
         let answer = client
@@ -109,7 +110,7 @@ fn more_certificates_than_fit_end_the_connection() {
         );
     }
     rig.shim.wait_for("the client's certificates take");
-    rig.shim.wait_for("excessive message size");
+    rig.shim.wait_for(&as_written("excessive message size"));
     assert!(rig.upstream.requests().is_empty());
 }
 
@@ -247,26 +248,7 @@ fn weak_certificates_are_no_missing_ones() {
         assert!(made.status.success(), "{made:?}");
         for version in ["-tls1_2", "-tls1_3"] {
             let path = format!("/{at}/{version}");
-            let mut client = openssl(&rig)
-                .args([
-                    "s_client",
-                    "-ign_eof",
-                    version,
-                    "-servername",
-                    SECURED,
-                    "-cipher",
-                    "DEFAULT@SECLEVEL=0",
-                ])
-                .args(["-connect", &rig.address.to_string(), "-cert", "weak.crt", "-key", "weak.key"])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            // It may be gone before it has read this.
-            let _ = client.stdin.as_mut().unwrap().write_all(get(&path, "").as_bytes());
-            let said = client.wait_with_output().unwrap();
-            let said = String::from_utf8_lossy(&said.stdout);
+            let said = present(&rig, version, &path, "weak");
             match rig.upstream.requests().iter().find(|request| request.path == path) {
                 Some(request) => drop(handed_on(request)),
                 None => assert!(!said.contains("HTTP/1.1 "), "{said}"),
@@ -274,6 +256,69 @@ fn weak_certificates_are_no_missing_ones() {
         }
     }
     assert!(!rig.upstream.requests().is_empty(), "some are handed on");
+}
+
+/// Where the two libraries differ, a client presents nothing, since it is told that its kind of key is not taken, or does not
+/// get through its handshake.
+#[test]
+fn keys_and_certificates_of_many_kinds_are_handed_on() {
+    let is_openssl = !cfg!(feature = "aws-lc");
+    let rig = Rig::new(ONE_ROUTE);
+    for (at, (arguments, is_taken)) in [
+        (&["-newkey", "rsa:2048"][..], [true; 2]),
+        (&["-newkey", "rsa:4096"], [true; 2]),
+        (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"], [true; 2]),
+        (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384"], [true; 2]),
+        // OpenSSL goes by the groups of TLS 1.2 here, too (RFC 8422, section 5.1.1).
+        (&["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-521"], [!is_openssl, true]),
+        (&["-newkey", "ed25519"], [true; 2]),
+        // AWS-LC has no handshakes with these.
+        (&["-newkey", "ed448"], [is_openssl; 2]),
+        (&["-newkey", "rsa-pss", "-pkeyopt", "rsa_keygen_bits:2048"], [is_openssl; 2]),
+        (&["-newkey", "rsa:2048", "-addext", "keyUsage=critical,digitalSignature"], [true; 2]),
+        // AWS-LC holds a client to what its key may be used for (RFC 5280, section 4.2.1.3).
+        (&["-newkey", "rsa:2048", "-addext", "keyUsage=critical,keyEncipherment"], [is_openssl; 2]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let made = openssl(&rig)
+            .args(["req", "-x509", "-nodes", "-subj", "/CN=kind", "-days", "1"])
+            .args(["-keyout", "kind.key", "-out", "kind.crt"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{arguments:?}: {made:?}");
+        for (version, is_taken) in ["-tls1_2", "-tls1_3"].into_iter().zip(is_taken) {
+            let path = format!("/{at}/{version}");
+            let said = present(&rig, version, &path, "kind");
+            let requests = rig.upstream.requests();
+            let request = requests.iter().find(|request| request.path == path);
+            let presented = request.filter(|request| is_handed_on(request));
+            assert_eq!(presented.is_some(), is_taken, "{arguments:?} {version}: {said}");
+            if let Some(request) = presented {
+                let pem = std::fs::read_to_string(rig.dir.path().join("kind.crt")).unwrap();
+                let leaf = openssl::x509::X509::from_pem(pem.as_bytes()).unwrap().to_der().unwrap();
+                assert_eq!(handed_on(request).0.leaf, leaf, "{arguments:?} {version}");
+            }
+        }
+    }
+}
+
+/// What `openssl s_client` says that presents `name`.crt and asks for a path.
+fn present(rig: &Rig, version: &str, path: &str, name: &str) -> String {
+    let [certificate, key] = ["crt", "key"].map(|kind| format!("{name}.{kind}"));
+    let mut client = openssl(rig)
+        .args(["s_client", "-ign_eof", version, "-servername", SECURED, "-cipher", "DEFAULT@SECLEVEL=0"])
+        .args(["-connect", &rig.address.to_string(), "-cert", &certificate, "-key", &key])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // It may be gone before it has read this.
+    let _ = client.stdin.as_mut().unwrap().write_all(get(path, "").as_bytes());
+    String::from_utf8_lossy(&client.wait_with_output().unwrap().stdout).into_owned()
 }
 
 fn openssl(rig: &Rig) -> Command {

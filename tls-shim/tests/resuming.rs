@@ -157,6 +157,28 @@ fn however_often_it_is_resumed_a_session_ends() {
 }
 
 #[test]
+fn a_client_is_told_how_long_its_ticket_lives() {
+    let rig = Rig::with_settings(TWO_PLUGINS, "session_tickets: {lifetime: 10m}\n");
+    let now = std::time::SystemTime::now();
+    let soon = now + std::time::Duration::from_secs(300);
+    rig.ca.issue(Subject::client("soon").not_after(soon)).write(rig.dir.path(), "soon", &[]);
+    for client in clients(&rig) {
+        for (name, lifetime) in [("client", 600), ("soon", 300)] {
+            let [cert, key] = ["crt", "key"].map(|kind| format!("{name}.{kind}"));
+            let said = client.get(rig.address, Some(SECURED), "/", "kept", &["-cert", &cert, "-key", &key]);
+            let [of_full, of_resumed] = [
+                said.lifetime(),
+                client.get(rig.address, Some(SECURED), "/", "next", &["-sess_in", "kept"]).lifetime(),
+            ];
+            // Handshakes on a busy machine take their time, but not minutes.
+            assert!((lifetime - 60..=lifetime).contains(&of_full), "{}", said.0);
+            // A resumed session does not live for longer.
+            assert!((lifetime - 60..=of_full).contains(&of_resumed), "{of_resumed} after {of_full}");
+        }
+    }
+}
+
+#[test]
 fn another_server_certificate_is_shown_in_a_full_handshake() {
     let rig = Rig::new(TWO_PLUGINS);
     for client in clients(&rig) {

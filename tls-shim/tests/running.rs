@@ -331,6 +331,13 @@ fn check_says_which_ca_names_are_sent() {
 }
 
 #[test]
+fn the_log_says_which_library_tls_comes_from() {
+    let rig = Rig::new(ONE_ROUTE);
+    let library = if cfg!(feature = "aws-lc") { "AWS-LC 1." } else { "OpenSSL 3." };
+    rig.shim.wait_for(&format!("\"library\":\"{library}"));
+}
+
+#[test]
 fn a_wrong_command_line_is_2() {
     for arguments in [&[][..], &["check"], &["--config"], &["--nonsense"], &["serve", "--config", "x"]] {
         assert_eq!(tls_shim(arguments).status.code(), Some(2), "{arguments:?}");

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::s_client::try_s_client;
+use common::s_client::{s_client, try_s_client};
 use common::sessions::Client;
 use common::{OPEN, RELOADED, Rig, SECURED, hang_up};
 use testbed::pki::Ca;
@@ -34,7 +34,7 @@ const TLS_1_2: &[&str] = &["-tls1_2"];
 const TLS_1_3: &[&str] = &["-tls1_3"];
 const AES_128: &[&str] = &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"];
 const AES_256: &[&str] = &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"];
-const CBC: &[&str] = &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA256"];
+const CBC: &[&str] = &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"];
 const ANONYMOUS: &[&str] = &["-tls1_2", "-cipher", "aNULL:@SECLEVEL=0"];
 const SUITE_128: &[&str] = &["-tls1_3", "-ciphersuites", "TLS_AES_128_GCM_SHA256"];
 const SUITE_256: &[&str] = &["-tls1_3", "-ciphersuites", "TLS_AES_256_GCM_SHA384"];
@@ -53,7 +53,7 @@ fn clients_choose_from_what_is_set_under_every_name() {
         ("{min_version: 1.3}", &[TLS_1_3], &[TLS_1_2, TLS_1_1]),
         ("{max_version: '1.2'}", &[TLS_1_2, P_256], &[TLS_1_3, TLS_1_1]),
         (
-            "{ciphers: [ECDHE-ECDSA-AES128-SHA256, ECDHE-ECDSA-AES256-GCM-SHA384]}",
+            "{ciphers: [ECDHE-ECDSA-AES128-SHA, ECDHE-ECDSA-AES256-GCM-SHA384]}",
             &[CBC, AES_256, SUITE_128],
             &[AES_128, ANONYMOUS],
         ),
@@ -67,6 +67,31 @@ fn clients_choose_from_what_is_set_under_every_name() {
             {
                 let output = try_s_client(&rig, name, arguments);
                 assert_eq!(output.status.success(), expected, "{tls} {name:?} {arguments:?}: {output:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_order_of_ciphers_and_groups_is_the_servers() {
+    let rig = Rig::new(&entities());
+    let [aes_128, aes_256] = ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384"];
+    let curves = [("P-384", "secp384r1"), ("P-256", "prime256v1")];
+    for (ciphers, groups) in [([aes_128, aes_256], curves), ([aes_256, aes_128], [curves[1], curves[0]])] {
+        let [(first, said_first), (second, _)] = groups;
+        set(&rig, &format!("{{ciphers: [{}], groups: [{first}, {second}]}}", ciphers.join(", ")));
+        for client in [[aes_128, aes_256], [aes_256, aes_128]] {
+            for client_groups in ["P-256:P-384", "P-384:P-256"] {
+                let said = s_client(
+                    &rig,
+                    Some(SECURED),
+                    &["-tls1_2", "-cipher", &client.join(":"), "-groups", client_groups],
+                );
+                assert!(
+                    said.contains(&format!("Cipher is {}", ciphers[0])),
+                    "{ciphers:?} {client:?}: {said}"
+                );
+                assert!(said.contains(said_first), "{first} {client_groups}: {said}");
             }
         }
     }

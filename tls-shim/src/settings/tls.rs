@@ -8,6 +8,8 @@ use openssl::error::ErrorStack;
 use openssl::ssl::{SslContext, SslContextBuilder, SslMethod, SslVersion};
 use serde::Deserialize;
 
+use crate::tls::{library, set_ciphersuites};
+
 /// The groups for key exchange, unless set: those of Mozilla's intermediate configuration, of which OpenSSL 3.5 and newer
 /// know the first.
 const GROUPS: [&str; 2] = ["X25519MLKEM768:X25519:P-256:P-384", "X25519:P-256:P-384"];
@@ -110,7 +112,7 @@ impl TlsSettings {
             builder.set_cipher_list(ciphers)?;
         }
         if let Some(suites) = &self.cipher_suites {
-            builder.set_ciphersuites(suites)?;
+            set_ciphersuites(builder, suites)?;
         }
         match &self.groups {
             Some(groups) => builder.set_groups_list(groups),
@@ -179,9 +181,8 @@ impl TryFrom<Vec<String>> for Suites {
     type Error = String;
 
     fn try_from(names: Vec<String>) -> Result<Self, String> {
-        let taken = |builder: &mut SslContextBuilder, name: &str| builder.set_ciphersuites(name);
         let kind = format!("one of {}", SUITES.join(", "));
-        list(&names, &kind, |name| SUITES.contains(&name), taken).map(Self)
+        list(&names, &kind, |name| SUITES.contains(&name), set_ciphersuites).map(Self)
     }
 }
 
@@ -217,7 +218,7 @@ fn list(
         }
         let mut builder = SslContext::builder(SslMethod::tls_server()).map_err(|error| error.to_string())?;
         if taken(&mut builder, name).is_err() {
-            return Err(format!("{} does not know {name:?}", openssl::version::version()));
+            return Err(format!("{} does not know {name:?}", library()));
         }
     }
     Ok(names.join(":"))
@@ -318,8 +319,8 @@ mod tests {
 
     #[test]
     fn a_group_counts_where_openssl_knows_it() {
-        // OpenSSL 3.5 was the first with ML-KEM.
-        let is_known = openssl::version::number() >= 0x3050_0000;
+        // OpenSSL 3.5 was the first with ML-KEM. AWS-LC has it, and says that it is an OpenSSL 1.1.1.
+        let is_known = cfg!(feature = "aws-lc") || openssl::version::number() >= 0x3050_0000;
         for (list, is_taken, says) in [
             ("groups: [X25519MLKEM768, X25519]", is_known, "does not know \"X25519MLKEM768\""),
             ("{min_version: '1.3', groups: [X25519MLKEM768]}", is_known, "does not know"),

@@ -15,6 +15,7 @@ use openssl::x509::X509Name;
 use crate::ca_names::Sent;
 use crate::distinguished_name::DistinguishedName;
 use crate::sni::{ServerName, SniMap};
+use crate::tls::raw;
 
 /// Who is asked, and how: a map with its contexts. It is replaced as a whole.
 pub(super) struct Contexts {
@@ -42,7 +43,7 @@ impl Contexts {
             (Sent::Names(_), Some(&context)) => context.clone(),
             (Sent::Names(names), None) => stack(names).and_then(&make).unwrap_or_else(|error| {
                 // Those clients are asked without names, and hold nothing back.
-                tracing::error!(%error, "OpenSSL does not take a list of CA names: it is not sent");
+                tracing::error!(%error, "{} does not take a list of CA names: it is not sent", raw::NAME);
                 self.plain.clone()
             }),
             (Sent::Nothing | Sent::Incomplete | Sent::TooLong(_), _) => self.plain.clone(),

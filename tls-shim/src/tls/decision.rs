@@ -13,12 +13,8 @@ use openssl::x509::X509Ref;
 
 use crate::limits;
 use crate::sni::ServerName;
-use crate::tls::raw::{NAME_BYTES, TicketKey, Ticketing, ticket_contents};
+use crate::tls::raw::{self, NAME_BYTES, TicketKey, Ticketing, ticket_contents};
 use crate::tls::session_tickets::{Contents, Policy, SessionTickets};
-
-/// The first OpenSSL that sends no ticket in TLS 1.3 where there is no key for one; older ones send one that clients take
-/// for broken.
-const SENDS_NO_TICKET: i64 = 0x3000_0060;
 
 /// What was decided. It stays with the connection.
 pub(super) struct Decision {
@@ -51,8 +47,8 @@ impl Decision {
     /// Leaves it with the connection.
     pub(super) fn keep(self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
         let index = *INDEX.as_ref().map_err(ErrorStack::clone)?;
-        if self.resumption.is_none() || (self.asks && openssl::version::number() < SENDS_NO_TICKET) {
-            ssl.set_num_tickets(0)?;
+        if self.resumption.is_none() || (self.asks && !raw::may_withhold_tickets()) {
+            raw::withhold_tickets(ssl)?;
         }
         ssl.set_ex_data(index, self);
         Ok(())
@@ -70,14 +66,14 @@ fn is_tls_1_3(ssl: &SslRef) -> bool {
 }
 
 /// What the client presented. OpenSSL has checked that it has the key: a handshake in which CertificateVerify is missing
-/// or wrong does not end well (RFC 8446, section 4.4.3; RFC 5246, section 7.4.8). Of a session that is resumed it has the
-/// leaf only; the rest comes with the ticket.
+/// or wrong does not end well (RFC 8446, section 4.4.3; RFC 5246, section 7.4.8). Of a session that is resumed
+/// OpenSSL has the leaf only; the rest comes with the ticket.
 ///
 /// # Errors
 /// It cannot be told. That is never the same as "nothing".
 pub(super) fn presented(ssl: &SslRef) -> Result<Option<Presented>, ErrorStack> {
     let Some(leaf) = ssl.peer_certificate() else { return Ok(None) };
-    let chain = if ssl.session_reused() {
+    let chain = if ssl.session_reused() && !raw::SESSION_HAS_CHAIN {
         Contents::from_bytes(ticket_contents(ssl)).ok_or_else(ErrorStack::get)?.chain
     } else {
         // On the server's side the chain comes without the leaf.
@@ -97,19 +93,21 @@ impl Ticketing for Decision {
             return None;
         }
         let now = SystemTime::now();
-        let contents = if ssl.session_reused() {
+        let mut contents = if ssl.session_reused() {
             // However often a session is resumed, it ends when it would have.
             Contents::from_bytes(ticket_contents(ssl))?
         } else {
             Contents { proven: now, chain: presented(ssl).ok()?.map(|all| all.chain).unwrap_or_default() }
         };
-        let bytes = contents.to_bytes();
         let leaf_bytes = leaf.as_ref().map_or(Ok(0), |leaf| leaf.to_der().map(|der| der.len())).ok()?;
-        if bytes.len() + leaf_bytes > limits::TICKET {
+        if contents.to_bytes().len() + leaf_bytes > limits::TICKET {
             return None;
         }
+        if raw::SESSION_HAS_CHAIN {
+            contents.chain.clear();
+        }
         let ends = leaf.as_ref().map(|leaf| end(leaf)).transpose().ok()?;
-        Some((bytes, terms.tickets.remaining(contents.proven, ends, now)?))
+        Some((contents.to_bytes(), terms.tickets.remaining(contents.proven, ends, now)?))
     }
 
     fn seals(ssl: &SslRef) -> Option<TicketKey> {

@@ -6,7 +6,7 @@ use kong_entities::{Certificate, CertificateAndKey};
 use openssl::asn1::Asn1Time;
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
-use openssl::pkey::{Id, PKey, Private};
+use openssl::pkey::{PKey, Private};
 use openssl::ssl::SslRef;
 use openssl::x509::X509;
 use sha2::{Digest, Sha256};
@@ -15,6 +15,7 @@ use crate::distinguished_name::DistinguishedName;
 use crate::file::{self, FileError};
 use crate::settings::CertificateFiles;
 use crate::tls::decision::end;
+use crate::tls::raw;
 
 /// How a value of Kong's begins that is a reference into a vault.
 const VAULT: &str = "{vault://";
@@ -62,7 +63,7 @@ enum Flaw {
     Kind,
     #[error("its key is of the same kind as that of cert")]
     SameKind,
-    #[error("OpenSSL does not take it: {0}")]
+    #[error("{NAME} does not take it: {0}", NAME = raw::NAME)]
     Refused(String),
 }
 
@@ -122,10 +123,11 @@ impl ServerCertificate {
     /// OpenSSL does not want it, for a key that is too weak for example.
     pub(super) fn give(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
         for Pair { leaf, chain, key } in &self.pairs {
+            raw::is_strong(key)?;
             ssl.set_certificate(leaf)?;
             // These go with the certificate that was set last.
             for issuer in chain {
-                ssl.add_chain_cert(issuer.clone())?;
+                raw::add_chain_cert(ssl, issuer)?;
             }
             ssl.set_private_key(key)?;
         }
@@ -210,9 +212,7 @@ fn private_key(pem: &str, leaf: &X509) -> Result<PKey<Private>, Flaw> {
     if !leaf.public_key().is_ok_and(|public| public.public_eq(&key)) {
         return Err(Flaw::OtherKey);
     }
-    // OpenSSL takes others, such as DSA, and then fails every handshake.
-    let kinds = [Id::RSA, Id::RSA_PSS, Id::EC, Id::ED25519, Id::ED448];
-    if kinds.contains(&key.id()) { Ok(key) } else { Err(Flaw::Kind) }
+    if raw::SERVER_KEYS.contains(&key.id()) { Ok(key) } else { Err(Flaw::Kind) }
 }
 
 /// What OpenSSL has against something, without its own places in the source.

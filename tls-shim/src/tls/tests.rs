@@ -1,6 +1,3 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use openssl::ssl::ExtensionContext;
 use testbed::pki::{Ca, Leaf, Subject};
 use tokio::io::duplex;
 
@@ -39,18 +36,10 @@ async fn shown(tls: &Tls, client: SslContextBuilder, name: &str) -> Option<Vec<V
     shown
 }
 
-/// A client that names `second` when it has to say hello again, which it has to: the shim has no P-521.
-fn that_changes_its_mind(second: &'static str) -> SslContextBuilder {
+/// A client that has to say hello again: the shim has no P-521.
+fn that_says_hello_twice() -> SslContextBuilder {
     let mut client = client();
     client.set_groups_list("P-521:P-256").unwrap();
-    let hellos = AtomicUsize::new(0);
-    let add = move |ssl: &mut SslRef, _, _: Option<(usize, &openssl::x509::X509Ref)>| {
-        if hellos.fetch_add(1, Ordering::Relaxed) == 1 {
-            ssl.set_hostname(second).unwrap();
-        }
-        Ok(Some(b"x"))
-    };
-    client.add_custom_ext(65_000, ExtensionContext::CLIENT_HELLO, add, |_, _, _, _| Ok(())).unwrap();
     client
 }
 
@@ -79,8 +68,26 @@ async fn the_default_is_replaced_while_handshakes_go_on_and_stays_where_the_new_
     assert!(Tls::new(&TlsSettings::default(), read(&weak, &[]), None, Arc::default(), &entities).is_err());
 }
 
+/// OpenSSL reads the name of the second ClientHello too, and goes by it.
+#[cfg(not(feature = "aws-lc"))]
 #[tokio::test]
 async fn a_client_that_names_another_server_in_its_second_hello_is_refused() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use openssl::ssl::ExtensionContext;
+
+    let client = |second: &'static str| {
+        let mut client = that_says_hello_twice();
+        let hellos = AtomicUsize::new(0);
+        let add = move |ssl: &mut SslRef, _, _: Option<(usize, &openssl::x509::X509Ref)>| {
+            if hellos.fetch_add(1, Ordering::Relaxed) == 1 {
+                ssl.set_hostname(second).unwrap();
+            }
+            Ok(Some(b"x"))
+        };
+        client.add_custom_ext(65_000, ExtensionContext::CLIENT_HELLO, add, |_, _, _, _| Ok(())).unwrap();
+        client
+    };
     let server = leaf("a.example");
     let tls =
         Tls::new(&TlsSettings::default(), read(&server, &[]), None, Arc::default(), &Entities::default())
@@ -88,7 +95,40 @@ async fn a_client_that_names_another_server_in_its_second_hello_is_refused() {
     for (second, is_served) in
         [("a.example", true), ("A.example.", true), ("b.example", false), ("127.0.0.1", false)]
     {
-        let shown = shown(&tls, that_changes_its_mind(second), "a.example").await;
+        let shown = shown(&tls, client(second), "a.example").await;
         assert_eq!(shown, is_served.then(|| vec![server.der.clone()]), "{second}");
+    }
+}
+
+/// AWS-LC goes by the first ClientHello in everything, and looks for no name in the second.
+#[cfg(feature = "aws-lc")]
+#[tokio::test]
+async fn the_name_of_a_second_hello_changes_nothing() {
+    let [first, second] = [leaf("a.example"), leaf("b.example")];
+    let certificate =
+        serde_json::json!({"cert": second.cert, "key": second.key, "snis": [{"name": "b.example"}]});
+    let text = serde_json::json!({"_format_version": "3.0", "certificates": [certificate]}).to_string();
+    let entities = kong_entities::parse_json(&text).unwrap();
+    let tls = Tls::new(&TlsSettings::default(), read(&first, &[]), None, Arc::default(), &entities).unwrap();
+    for (name, changed, expected) in [
+        ("a.example", c"b.example", &first),
+        ("b.example", c"a.example", &second),
+        ("b.example", c"b.example", &second),
+    ] {
+        let mut client = that_says_hello_twice();
+        let hellos = raw::rename_after_server_hello(&mut client, changed);
+        let (ours, theirs) = duplex(64 * 1024);
+        let mut ssl = Ssl::new(&client.build()).unwrap();
+        ssl.set_hostname(name).unwrap();
+        let mut client = SslStream::new(ssl, ours).unwrap();
+        let (accepted, connected) = tokio::join!(tls.accept(theirs), Pin::new(&mut client).connect());
+        connected.unwrap();
+        let (_, handshake) = accepted.unwrap();
+        assert_eq!(handshake.server_name.as_str(), name);
+        let shown = client.ssl().peer_certificate().unwrap().to_der().unwrap();
+        assert!(shown == expected.der, "{name} {changed:?}");
+        // It has said both.
+        assert_eq!(client.ssl().servername(NameType::HOST_NAME), changed.to_str().ok());
+        assert_eq!(hellos.load(std::sync::atomic::Ordering::Relaxed), 2);
     }
 }

@@ -198,6 +198,11 @@ pub fn shown(rig: &Rig) -> Vec<u8> {
     stream.ssl().peer_certificate().unwrap().to_der().unwrap()
 }
 
+/// What OpenSSL says of an error, as the library writes it that the shim is built on: AWS-LC has the names of its constants.
+pub fn as_written(reason: &str) -> String {
+    if cfg!(feature = "aws-lc") { reason.replace(' ', "_").to_uppercase() } else { reason.to_owned() }
+}
+
 /// Waits until it is so.
 pub fn until(mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();

@@ -38,6 +38,13 @@ impl Said {
             .any(|length| usize::from_str_radix(length, 16).unwrap() > EMPTY)
     }
 
+    /// How long the client was told that its last ticket lives, in seconds.
+    pub fn lifetime(&self) -> u64 {
+        let mut hints = self.0.lines().filter_map(|line| line.split_once("session ticket lifetime hint: "));
+        let last = hints.next_back().unwrap_or_else(|| panic!("no ticket: {}", self.0)).1;
+        last.split(' ').next().unwrap().parse().unwrap()
+    }
+
     pub fn has_passed(&self) -> bool {
         self.0.contains("HTTP/1.1 200 OK")
     }

@@ -7,6 +7,7 @@
 use std::ffi::{c_int, c_long, c_void};
 use std::ptr;
 
+use openssl::error::ErrorStack;
 use openssl::ssl::SslContextBuilder;
 
 type VerifyCallback = unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int;
@@ -21,13 +22,17 @@ const SET_MAX_CERT_LIST: c_int = 51;
 
 /// Takes any certificate whose key the client proves to have, without looking at who signed it. A Certificate message
 /// over `max_bytes` fails the handshake.
-pub(in crate::tls) fn accept_any(builder: &mut SslContextBuilder, max_bytes: i32) {
+///
+/// # Errors
+/// None.
+pub(in crate::tls) fn accept_any(builder: &mut SslContextBuilder, max_bytes: i32) -> Result<(), ErrorStack> {
     let ctx = builder.as_ptr().cast::<c_void>();
     // SAFETY: `ctx` is the builder's live SSL_CTX. The callback has the signature that OpenSSL calls, stays valid for
     // ever and does not use its argument, so that null is a good one.
     unsafe { SSL_CTX_set_cert_verify_callback(ctx, Some(yes), ptr::null_mut()) };
     // SAFETY: `ctx` is the builder's live SSL_CTX; this command takes a number and no pointer.
     unsafe { SSL_CTX_ctrl(ctx, SET_MAX_CERT_LIST, c_long::from(max_bytes), ptr::null_mut()) };
+    Ok(())
 }
 
 /// OpenSSL calls this in place of building a chain. It touches neither pointer.

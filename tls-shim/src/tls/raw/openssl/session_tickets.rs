@@ -8,7 +8,6 @@ use std::ffi::{CStr, c_char, c_int, c_long, c_uchar, c_void};
 use std::marker::PhantomData;
 use std::slice;
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use foreign_types::ForeignTypeRef;
 use openssl::cipher::Cipher;
@@ -20,40 +19,11 @@ use openssl_sys::{
     EVP_CIPHER_CTX, EVP_MAC_CTX, EVP_MAC_CTX_set_params, OSSL_PARAM, OSSL_PARAM_construct_end,
     OSSL_PARAM_construct_octet_string, SSL, SSL_CTX, SSL_SESSION, SSL_get_session, X509,
 };
-use zeroize::Zeroizing;
 
-/// The bytes of the name of a key.
-pub(in crate::tls) const NAME_BYTES: usize = 16;
+use crate::tls::raw::ticketing::{NAME_BYTES, TicketKey, Ticketing};
 
 /// The bytes of a block of AES, and so of an initialisation vector in CBC mode.
 const IV_BYTES: usize = 16;
-
-/// What a ticket is sealed with: AES-256-CBC, then HMAC-SHA256 over name, initialisation vector and cipher text, as
-/// recommended (RFC 5077, section 4).
-pub(in crate::tls) struct TicketKey {
-    /// Stands in front of the ticket, for all to read.
-    pub(in crate::tls) name: [u8; NAME_BYTES],
-    pub(in crate::tls) cipher: Zeroizing<[u8; 32]>,
-    pub(in crate::tls) mac: Zeroizing<[u8; 32]>,
-}
-
-/// Who decides about tickets. What is asked must not panic.
-pub(in crate::tls) trait Ticketing {
-    /// What goes into a ticket for this connection beside the session, and how long it may be used. It must not be
-    /// empty. None: the connection gets no ticket.
-    fn contents(ssl: &SslRef) -> Option<(Vec<u8>, Duration)>;
-
-    /// The key that seals it.
-    fn seals(ssl: &SslRef) -> Option<TicketKey>;
-
-    /// The key that sealed a ticket which came on this connection, by its name, and whether a new ticket is to take the
-    /// place of this one. None: the ticket does not count.
-    fn opens(ssl: &SslRef, name: &[u8; NAME_BYTES]) -> Option<(TicketKey, bool)>;
-
-    /// Whether the session of a ticket may be resumed on this connection: with the client's certificate that stands in
-    /// the session, and what went into the ticket beside it.
-    fn counts(ssl: &SslRef, leaf: Option<&X509Ref>, contents: &[u8]) -> bool;
-}
 
 /// Has a context ask `T` about tickets.
 ///
@@ -69,6 +39,26 @@ pub(in crate::tls) fn set_tickets<T: Ticketing>(builder: &mut SslContextBuilder)
         SSL_CTX_set_session_ticket_cb(ctx, Some(Callbacks::<T>::generate), Some(Callbacks::<T>::decrypt), arg)
     };
     if keys == 1 && contents == 1 { Ok(()) } else { Err(ErrorStack::get()) }
+}
+
+/// The first OpenSSL that sends no ticket in TLS 1.3 where there is no key for one; older ones send one that clients take
+/// for broken.
+const SENDS_NO_TICKET: i64 = 0x3000_0060;
+
+/// OpenSSL's session has the client's leaf only.
+pub(in crate::tls) const SESSION_HAS_CHAIN: bool = false;
+
+/// Whether it can be left to [`Ticketing::contents`] that a connection gets no ticket, once its client has been heard.
+pub(in crate::tls) fn may_withhold_tickets() -> bool {
+    openssl::version::number() >= SENDS_NO_TICKET
+}
+
+/// Has a connection get no ticket.
+///
+/// # Errors
+/// OpenSSL's.
+pub(in crate::tls) fn withhold_tickets(ssl: &mut SslRef) -> Result<(), ErrorStack> {
+    ssl.set_num_tickets(0)
 }
 
 /// What stands beside the session of a connection: what went into a ticket for it, or came in the one by which it was
