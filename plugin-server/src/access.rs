@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use kong_entities::{Consumer, ConsumerKey};
+use tokio::time::Instant;
 
 use crate::certificate::Certificate;
 use crate::config::{Config, ConsumerField, GroupBy};
@@ -13,10 +14,10 @@ use crate::instance::Instance;
 use crate::mapping::{self, Mapped};
 use crate::pdk::{Credential, Headers, LogLevel, Pdk, PdkFault};
 use crate::reason::{Reason, Refusal};
+use crate::revocation::Cleared;
 use crate::source;
 use crate::step::step;
 use crate::trust::Trust;
-use crate::verify::Verified;
 
 /// How the access phase ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +77,10 @@ pub(crate) async fn access(pdk: &mut impl Pdk, instance: &Instance, now: SystemT
 
 /// Reads the request's headers, decides, and tells Kong. Three PDK calls for a certificate that passes and what its
 /// [`source`] costs; one more for a group in skip mode; one more where `anonymous` is set, for only Kong knows whether
-/// an earlier plugin has authenticated the request; and those that find a consumer where Kong itself is asked.
+/// an earlier plugin has authenticated the request; one more for a line in the log where it passes though nobody knows
+/// whether it has been revoked; and those that find a consumer where Kong itself is asked.
 async fn run(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Decision {
+    let begun = Instant::now();
     let headers = match pdk.request_headers().await {
         Ok(headers) => headers,
         Err(PdkFault) => return refuse(pdk, Denied::because(Reason::Internal)).await,
@@ -85,7 +88,7 @@ async fn run(pdk: &mut impl Pdk, instance: &Instance, now: SystemTime) -> Decisi
     if instance.config.anonymous.is_some() && pdk.is_authenticated().await {
         return leave_alone(pdk, instance, &headers).await;
     }
-    let caller = match decide(pdk, instance, &headers, now).await {
+    let caller = match decide(pdk, instance, &headers, now, begun).await {
         Ok(caller) => caller,
         Err(denied) => return refuse(pdk, denied).await,
     };
@@ -210,12 +213,13 @@ async fn decide(
     instance: &Instance,
     headers: &Headers,
     now: SystemTime,
+    begun: Instant,
 ) -> Result<Caller, Denied> {
     // Before anything else, for `anonymous` must not let through what could not be looked at.
     if handoff::may_be_incomplete(headers) {
         return Err(Denied::because(Reason::TooManyHeaders));
     }
-    let denied = match identify(pdk, instance, headers, now).await {
+    let denied = match identify(pdk, instance, headers, now, begun).await {
         Err(denied) if !denied.reason().is_fault() => denied,
         settled => return settled,
     };
@@ -233,6 +237,7 @@ async fn identify(
     instance: &Instance,
     headers: &Headers,
     now: SystemTime,
+    begun: Instant,
 ) -> Result<Caller, Denied> {
     let presented = source::presented(pdk, instance, headers, now).await.map_err(Denied::because)?;
     step!("presented", "{}, and {} more certificates", subject(&presented.leaf), presented.chain.len());
@@ -242,22 +247,28 @@ async fn identify(
         let certificate = Certificate::from_der(&presented.leaf).map(Box::new);
         Denied { certificate, ..Denied::because(refusal) }
     })?;
-    let details = details::headers(&instance.config, &presented.leaf, verified.certificate());
-    if instance.config.skip_consumer_lookup {
-        return Ok(trusted(&instance.config, &verified, details));
+    let denied = |refusal, certificate: &Certificate| Denied {
+        refusal,
+        certificate: Some(Box::new(certificate.clone())),
+    };
+    let cleared = instance.clear(Arc::clone(&verified), begun).await;
+    let (cleared, notice) = cleared.map_err(|refusal| denied(refusal, verified.certificate()))?;
+    if let Some(notice) = notice {
+        pdk.log(LogLevel::Notice, denied(notice, cleared.certificate()).line("let pass")).await;
     }
-    match find_consumer(pdk, instance, &trust, &verified).await? {
+    let details = details::headers(&instance.config, &presented.leaf, cleared.certificate());
+    if instance.config.skip_consumer_lookup {
+        return Ok(trusted(&instance.config, &cleared, details));
+    }
+    match find_consumer(pdk, instance, &trust, &cleared).await? {
         Some((consumer, credential)) => Ok(Caller::Consumer { consumer, credential, details }),
-        None => Err(Denied {
-            refusal: Reason::NoConsumer.into(),
-            certificate: Some(Box::new(verified.certificate().clone())),
-        }),
+        None => Err(denied(Reason::NoConsumer.into(), cleared.certificate())),
     }
 }
 
 /// Skip mode: the certificate is the credential, and its subject may be a group.
-fn trusted(config: &Config, verified: &Verified, details: Vec<(String, String)>) -> Caller {
-    let certificate = verified.certificate();
+fn trusted(config: &Config, cleared: &Cleared, details: Vec<(String, String)>) -> Caller {
+    let certificate = cleared.certificate();
     let group = match config.authenticated_group_by {
         Some(GroupBy::Cn) => certificate.common_name.clone(),
         Some(GroupBy::Dn) => Some(certificate.subject.clone()),
@@ -275,13 +286,12 @@ async fn find_consumer(
     pdk: &mut impl Pdk,
     instance: &Instance,
     trust: &Trust,
-    verified: &Verified,
+    cleared: &Cleared,
 ) -> Result<Option<(Arc<Consumer>, Credential)>, Denied> {
     let config = &instance.config;
-    let names = verified.certificate().subject_names(&config.san_dirname_matcher);
+    let names = cleared.certificate().subject_names(&config.san_dirname_matcher);
     step!("names", "{names:?}");
-    if let Some((mapped, id)) =
-        mapping::find(&instance.mappings, instance.entities(), &names, verified, trust)
+    if let Some((mapped, id)) = mapping::find(&instance.mappings, instance.entities(), &names, cleared, trust)
     {
         let consumer = match mapped {
             Mapped::Named(name) => configured_consumer(pdk, instance, "credentials", &name).await?,
@@ -306,7 +316,7 @@ async fn find_consumer(
     }
     let Some(default) = &config.default_consumer else { return Ok(None) };
     let consumer = configured_consumer(pdk, instance, "default_consumer", default).await?;
-    let id = names.first().map_or_else(|| verified.certificate().subject.clone(), |name| (*name).to_owned());
+    let id = names.first().map_or_else(|| cleared.certificate().subject.clone(), |name| (*name).to_owned());
     Ok(Some((consumer, Credential { id })))
 }
 

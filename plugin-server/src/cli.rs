@@ -89,6 +89,28 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SECONDS")]
     pub(crate) event_timeout: Option<EventTimeout>,
 
+    /// Lets URLs of OCSP responders and CRLs lead to loopback, link-local and private addresses, and redirect to other hosts
+    #[arg(long)]
+    pub(crate) allow_private_revocation_urls: bool,
+
+    /// PEM file of the only CAs that certificates of https servers of OCSP responses and CRLs may come from [default:
+    /// those of the system]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) revocation_ca_file: Option<PathBuf>,
+
+    /// A file of CRLs (PEM or DER), or a folder of such files, watched for changes; they count beside those that
+    /// certificates name
+    #[arg(long, value_name = "PATH")]
+    pub(crate) crl_path: Option<PathBuf>,
+
+    /// For how long after its nextUpdate a CRL still counts while no newer one can be had [default: 3600]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32))]
+    pub(crate) crl_max_stale: Option<u32>,
+
+    /// How much memory CRLs and OCSP answers may take, in MiB, from 8 [default: 256]
+    #[arg(long, value_name = "MIB")]
+    pub(crate) revocation_memory: Option<Mebibytes>,
+
     /// Where /metrics, /healthz and /readyz are served, such as 127.0.0.1:9542 [default: nowhere]
     #[arg(long, value_name = "ADDR")]
     pub(crate) status_listen: Option<SocketAddr>,
@@ -101,6 +123,45 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// How a command asks about revocation.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct OnlineOptions {
+    /// Asks whether the certificate has been revoked, as the server would; without it, only who would be asked is told
+    #[arg(long)]
+    online: bool,
+
+    /// As with `serve`
+    #[arg(long, requires = "online")]
+    allow_private_revocation_urls: bool,
+
+    /// As with `serve`
+    #[arg(long, value_name = "FILE", requires = "online")]
+    revocation_ca_file: Option<PathBuf>,
+
+    /// As with `serve`
+    #[arg(long, value_name = "PATH", requires = "online")]
+    crl_path: Option<PathBuf>,
+
+    /// As with `serve`
+    #[arg(long, value_name = "SECONDS", requires = "online")]
+    crl_max_stale: Option<u32>,
+}
+
+impl OnlineOptions {
+    /// What they say together, where anybody is to be asked.
+    pub(crate) fn settle(self) -> Option<revocation::Options> {
+        self.online.then(|| {
+            revocation_options(
+                self.allow_private_revocation_urls,
+                self.revocation_ca_file,
+                self.crl_path,
+                self.crl_max_stale,
+                None,
+            )
+        })
+    }
 }
 
 /// Where a command reads Kong's configuration.
@@ -185,6 +246,37 @@ impl FromStr for EventTimeout {
     }
 }
 
+/// A size of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "u64")]
+pub(crate) struct Mebibytes(u64);
+
+impl TryFrom<u64> for Mebibytes {
+    type Error = &'static str;
+
+    fn try_from(mebibytes: u64) -> Result<Self, Self::Error> {
+        if (8..=1 << 20).contains(&mebibytes) {
+            Ok(Self(mebibytes))
+        } else {
+            Err("expected 8 to 1048576 MiB")
+        }
+    }
+}
+
+impl FromStr for Mebibytes {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<u64>().map_err(|_| "expected a number of MiB")?.try_into()
+    }
+}
+
+impl Mebibytes {
+    fn bytes(self) -> u64 {
+        self.0 << 20
+    }
+}
+
 /// Where Kong's entities come from.
 #[derive(Debug)]
 pub(crate) enum EntitySettings {
@@ -201,6 +293,7 @@ pub(crate) struct Settings {
     pub(crate) entities: EntitySettings,
     pub(crate) proof_key_file: PathBuf,
     pub(crate) event_timeout: Duration,
+    pub(crate) revocation: revocation::Options,
     pub(crate) status_listen: Option<SocketAddr>,
     pub(crate) log_level: LogLevel,
 }
@@ -267,10 +360,34 @@ impl Options {
                 .event_timeout
                 .or(file.event_timeout)
                 .map_or(EVENT_TIMEOUT, |EventTimeout(timeout)| timeout),
+            revocation: revocation_options(
+                self.allow_private_revocation_urls || file.allow_private_revocation_urls,
+                self.revocation_ca_file.or(file.revocation_ca_file),
+                self.crl_path.or(file.crl_path),
+                self.crl_max_stale.or(file.crl_max_stale),
+                self.revocation_memory.or(file.revocation_memory),
+            ),
             status_listen: self.status_listen.or(file.status_listen),
             log_level: self.log_level.or(file.log_level).unwrap_or(LogLevel::Info),
             kong_prefix: prefix,
         })
+    }
+}
+
+/// What the options about revocation say, with the defaults of those that are left out.
+fn revocation_options(
+    allow_private: bool,
+    ca_file: Option<PathBuf>,
+    crl_path: Option<PathBuf>,
+    max_stale: Option<u32>,
+    memory: Option<Mebibytes>,
+) -> revocation::Options {
+    let default = revocation::Options::default();
+    revocation::Options {
+        fetch: revocation::fetch::Options { allow_private, ca_file },
+        crl_path,
+        max_stale: max_stale.map_or(default.max_stale, |seconds| Duration::from_secs(seconds.into())),
+        memory: memory.map_or(default.memory, Mebibytes::bytes),
     }
 }
 

@@ -1,5 +1,7 @@
 //! This knows the configuration of one plugin instance, as Kong sends it with StartInstance.
 
+mod revocation;
+
 use std::time::Duration;
 
 use client_cert::field::{CLIENT_CERT, HANDOFF, IDENTITY, folded, spells, spells_any};
@@ -11,6 +13,8 @@ use serde_json::{Map, Value};
 use crate::names::AttributeType;
 use crate::schema::MAX_CACHE_TTL;
 use crate::source::Source;
+
+pub(crate) use self::revocation::RevocationMode;
 
 /// The configuration of an instance, checked.
 ///
@@ -42,6 +46,22 @@ pub(crate) struct Config {
     /// How long an answer of the source of Kong's entities counts; a declarative file has no age.
     #[serde(default = "default_cache_ttl", deserialize_with = "seconds")]
     pub(crate) cache_ttl: Duration,
+    /// Missing means null, which the schema refuses; then the default counts all the same.
+    #[serde(default)]
+    pub(crate) revocation_check_mode: RevocationMode,
+    /// For one fetch of an OCSP response or a CRL as a whole.
+    #[serde(default = "revocation::default_http_timeout", deserialize_with = "revocation::milliseconds")]
+    http_timeout: Duration,
+    /// How long at most an answer about a certificate counts.
+    #[serde(default = "revocation::default_cert_cache_ttl", deserialize_with = "seconds")]
+    pub(crate) cert_cache_ttl: Duration,
+    http_proxy_host: Option<String>,
+    http_proxy_port: Option<u16>,
+    https_proxy_host: Option<String>,
+    https_proxy_port: Option<u16>,
+    /// Missing means null, and to believe anybody takes more than that.
+    #[serde(default = "yes")]
+    ssl_verify: bool,
     #[serde(default)]
     send_ca_dn: bool,
     #[serde(default)]
@@ -162,6 +182,7 @@ impl Config {
         if self.ca_certificates.is_empty() {
             return Err("config.ca_certificates: at least one is required".into());
         }
+        self.fetch_settings()?;
         self.check_credentials()?;
         self.check_detail_headers()?;
         for (field, name) in [("anonymous", &self.anonymous), ("default_consumer", &self.default_consumer)] {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use client_cert::ProofKey;
+use revocation::Checker;
 
 use crate::access::{self, Decision};
 use crate::explain::input::Input;
@@ -18,6 +19,7 @@ use crate::explain::kong::MadeUpKong;
 use crate::explain::report::Report;
 use crate::ids::Run;
 use crate::instance::{Instances, Shared};
+use crate::revocation::Revocation;
 use crate::step;
 
 pub(crate) use crate::explain::input::ExplainOptions;
@@ -54,7 +56,11 @@ fn misunderstood(problem: &dyn std::fmt::Display) -> ExitCode {
 /// Asks an instance of this configuration about a request with this certificate.
 async fn explain(input: Input) -> Report {
     let key = ProofKey::from_bytes(input.proof_key);
-    let shared = Shared::new(input.entities, key, TIME_LIMIT);
+    let revocation = match input.revocation.map(Checker::new).transpose() {
+        Ok(checker) => checker.map_or(Revocation::Untold, Revocation::Checked),
+        Err(problem) => return Report::not_started(problem),
+    };
+    let shared = Shared::new(input.entities, key, revocation, TIME_LIMIT);
     let instances = Instances::new(Arc::new(shared), Run::random());
     let instance = match instances.start(&input.config).await.map(|id| instances.get(id)) {
         Ok(Some(instance)) => instance,

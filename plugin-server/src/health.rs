@@ -10,6 +10,7 @@ use telemetry::prometheus_client::registry::Registry;
 use telemetry::status::{Check, Listener, Report, Status};
 
 use crate::metrics::Collected;
+use crate::revocation::Revocation;
 use crate::rpc::Server;
 use crate::schema::VERSION;
 
@@ -32,6 +33,13 @@ pub(crate) fn serve(
 ) -> io::Result<Status> {
     let mut registry = telemetry::registry("mtls_auth", VERSION);
     server.instances.metrics().register(&mut registry);
+    if let Revocation::Checked(checker) = server.instances.revocation() {
+        registry.register(
+            "revocation_fetch_duration_seconds",
+            "How long OCSP responders and servers of CRLs took to answer, or to fail",
+            checker.fetch_times().clone(),
+        );
+    }
     registry.register_collector(Box::new(Collected(Arc::clone(server))));
     let asking = Arc::clone(server);
     tokio::spawn(async move { asking.instances.entities().wait_until_ready().await });

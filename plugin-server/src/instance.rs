@@ -6,9 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use client_cert::{Presented, ProofKey, field};
 use kong_entities::{CaCertificate, Consumer, ConsumerKey, is_pem};
+use revocation::{Issuers, Terms};
 
 use crate::certificate::Certificate;
-use crate::config::Config;
+use crate::config::{Config, RevocationMode};
 use crate::details;
 use crate::entity_source::EntitySource;
 use crate::ids::{self, Ids, Run};
@@ -16,6 +17,7 @@ use crate::mapping::Mappings;
 use crate::metrics::Metrics;
 use crate::pdk::Pdk;
 use crate::reason::{Reason, Refusal};
+use crate::revocation::{self as check, Cleared, Revocation};
 use crate::source::Source;
 use crate::trust::Trust;
 use crate::verify::{self, Verified};
@@ -37,13 +39,22 @@ pub(crate) struct Shared {
     /// How long an event, or the start of an instance, may take.
     pub(crate) time_limit: Duration,
     pub(crate) metrics: Metrics,
+    /// Who is asked about the revocation of certificates.
+    pub(crate) revocation: Revocation,
     verified: moka::sync::Cache<[u8; 32], Arc<Verified>>,
+    issuers: Issuers,
 }
 
 impl Shared {
-    pub(crate) fn new(entities: EntitySource, proof_key: ProofKey, time_limit: Duration) -> Self {
+    pub(crate) fn new(
+        entities: EntitySource,
+        proof_key: ProofKey,
+        revocation: Revocation,
+        time_limit: Duration,
+    ) -> Self {
         let verified = moka::sync::Cache::new(VERIFIED_CERTIFICATES);
-        Self { entities, proof_key, time_limit, metrics: Metrics::new(), verified }
+        let issuers = Issuers::default();
+        Self { entities, proof_key, time_limit, metrics: Metrics::new(), revocation, verified, issuers }
     }
 }
 
@@ -55,6 +66,8 @@ pub(crate) struct Instance {
     /// The headers, folded, that this instance guards besides those that all guard: nobody may set them but us, and
     /// what carries the certificate to Kong does not go on to the upstream.
     pub(crate) own_headers: Vec<String>,
+    /// How it is asked about revocation, and for how long an answer counts.
+    terms: Terms,
     /// Whether Kong trusts the addresses that requests came from. Kong's `trusted_ips` change only with new workers,
     /// which start instances of their own.
     peers: moka::sync::Cache<String, bool>,
@@ -87,6 +100,7 @@ impl Instance {
         let instance = Self {
             own_headers: details::names(&config).chain(carrier).map(field::folded).collect(),
             source,
+            terms: Terms { settings: Arc::new(config.fetch_settings()?), ttl: config.cert_cache_ttl },
             peers: moka::sync::Cache::new(PEERS),
             config,
             mappings,
@@ -172,13 +186,31 @@ impl Instance {
             None => {
                 let _timed = self.metrics().verify();
                 let certificate = Certificate::from_der(&presented.leaf).ok_or(Reason::Malformed)?;
-                let verified = Arc::new(verify::verify(trust, presented, certificate, now)?);
+                let verified =
+                    Arc::new(verify::verify(trust, presented, certificate, &self.shared.issuers, now)?);
                 self.shared.verified.insert(key, Arc::clone(&verified));
                 verified
             }
         };
         self.metrics().verified_until(verified.leaf_ends(), now);
         Ok(verified)
+    }
+
+    /// Asks whether a certificate of the chain has been revoked, for a request that began at this time. However long that
+    /// takes, something of the request's time is left for what comes after it: to refuse it, or to find the consumer.
+    ///
+    /// # Errors
+    /// See [`check::clear`].
+    pub(crate) async fn clear(
+        &self,
+        verified: Arc<Verified>,
+        begun: tokio::time::Instant,
+    ) -> Result<(Cleared, Option<Refusal>), Refusal> {
+        let of_request = begun + self.time_limit() * 4 / 5;
+        let deadline = of_request.min(tokio::time::Instant::now() + self.terms.settings.timeout);
+        let mode = self.config.revocation_check_mode;
+        let _timed = (mode != RevocationMode::Skip).then(|| self.metrics().revocation());
+        check::clear(&self.shared.revocation, verified, mode, &self.terms, deadline).await
     }
 
     /// The CAs as they are now, or were within `cache_ttl`.
@@ -260,6 +292,11 @@ impl Instances {
     /// Where Kong's entities are found.
     pub(crate) fn entities(&self) -> &EntitySource {
         &self.shared.entities
+    }
+
+    /// Who is asked about the revocation of certificates.
+    pub(crate) fn revocation(&self) -> &Revocation {
+        &self.shared.revocation
     }
 
     /// The key that proofs are made with.
@@ -386,7 +423,8 @@ mod tests {
     #[tokio::test]
     async fn ids_that_come_around_meet_no_instance_that_is_there() {
         let source = EntitySource::Kong(crate::entity_source::KongConsumers::new());
-        let shared = Shared::new(source, ProofKey::from_bytes([9; 32]), Duration::from_secs(5));
+        let shared =
+            Shared::new(source, ProofKey::from_bytes([9; 32]), Revocation::Untold, Duration::from_secs(5));
         let instances = Instances::new(Arc::new(shared), Run::random());
         *instances.last_int32_id.lock().unwrap() = ids::MAX_INT32 - 1;
         let start = async || {

@@ -26,6 +26,7 @@ mod metrics;
 mod names;
 mod pdk;
 mod reason;
+mod revocation;
 mod rpc;
 mod schema;
 mod serve;
@@ -43,6 +44,7 @@ pub use wire::fuzzing;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use ::revocation::{Checker, Options};
 use clap::Parser;
 use client_cert::ProofKey;
 use kong_entities::{AdminClient, Directory};
@@ -53,6 +55,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::{Cli, Command, EntitySettings, Settings};
 use crate::entity_source::{EntitySource, KongConsumers};
 use crate::instance::Shared;
+use crate::revocation::{Revocation, watched};
 use crate::rpc::Server;
 use crate::siblings::Siblings;
 use crate::socket::Socket;
@@ -102,7 +105,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let proof_key = ProofKey::read_or_create(&settings.proof_key_file)?;
     let entities = entity_source(settings.entities)?;
-    let shared = Shared::new(entities, proof_key, settings.event_timeout);
+    let checker = checker(settings.revocation)?;
+    let shared = Shared::new(entities, proof_key, Revocation::Checked(checker), settings.event_timeout);
     // Before the socket, which it takes from the server of before.
     let status = settings.status_listen.map(Listener::bind).transpose()?;
     let (listener, socket) = Socket::bind(&settings.socket)?;
@@ -132,6 +136,18 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     serve::serve(listener, socket, server, leave).await;
     tracing::info!("left");
     Ok(())
+}
+
+/// Who is asked about the revocation of certificates, with the CRLs in files as they change.
+fn checker(options: Options) -> Result<Checker, String> {
+    let path = options.crl_path.clone();
+    // Before they are read: a change in between is then noticed.
+    let seen = path.as_deref().and_then(watched::look);
+    let checker = Checker::new(options)?;
+    if let Some(path) = path {
+        tokio::spawn(watched::follow(checker.clone(), path, seen));
+    }
+    Ok(checker)
 }
 
 /// The one source that the options name.

@@ -7,9 +7,9 @@ use kong_entities::Consumer;
 
 use crate::config::CredentialRecord;
 use crate::entity_source::EntitySource;
+use crate::revocation::Cleared;
 use crate::step::step;
 use crate::trust::Trust;
-use crate::verify::Verified;
 
 /// The mappings of a plugin's configuration, found by name however many there are.
 #[derive(Debug, Default)]
@@ -68,18 +68,18 @@ pub(crate) enum Mapped {
     Entity(Arc<Consumer>),
 }
 
-/// The mapping for a verified certificate with these names, and what identifies it: first those that name a CA of its
+/// The mapping for a verified certificate that was cleared with these names, and what identifies it: first those that name a CA of its
 /// chain, then those that name none (`mtls-auth.md`, "Which consumer"). Where both have one, that of the plugin's
 /// configuration comes before that of the declarative file.
 pub(crate) fn find(
     own: &Mappings,
     entities: &EntitySource,
     names: &[&str],
-    verified: &Verified,
+    cleared: &Cleared,
     trust: &Trust,
 ) -> Option<(Mapped, String)> {
     let is_issued_under =
-        |entry: &str| trust.certificates_of(entry).iter().any(|digest| verified.is_issued_under(digest));
+        |entry: &str| trust.certificates_of(entry).iter().any(|digest| cleared.is_issued_under(digest));
     // For a mapping without CA the second time, for one with a CA that fits the first.
     let counts = |id: &str, ca: Option<&str>, with_ca: bool| {
         let counts = match ca {

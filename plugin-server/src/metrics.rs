@@ -36,6 +36,7 @@ pub(crate) struct Metrics {
     own: Histogram,
     entities: Histogram,
     verify: Histogram,
+    revocation: Histogram,
     calls: Histogram,
     in_flight: Gauge,
     abandoned: Counter,
@@ -59,6 +60,7 @@ impl Metrics {
             own: phase("own"),
             entities: phase("entities"),
             verify: phase("verify"),
+            revocation: phase("revocation"),
             decisions,
             durations,
             calls: Histogram::new(CALLS),
@@ -76,7 +78,7 @@ impl Metrics {
         registry.register(
             "access_duration_seconds",
             "How long the access phase took: total; kong, waiting for Kong's answers; own, the rest; and within it each \
-             look-up of entities and each verification that was not remembered",
+             look-up of entities, each verification that was not remembered, and each check of revocation",
             self.durations.clone(),
         );
         registry.register(
@@ -127,6 +129,11 @@ impl Metrics {
     /// Times a verification until it is dropped.
     pub(crate) fn verify(&self) -> Timed<'_> {
         Timed { histogram: &self.verify, begun: Instant::now() }
+    }
+
+    /// Times a check of revocation until it is dropped.
+    pub(crate) fn revocation(&self) -> Timed<'_> {
+        Timed { histogram: &self.revocation, begun: Instant::now() }
     }
 
     /// Counts whether a certificate was known to be verified.

@@ -29,6 +29,10 @@ pub(crate) enum Reason {
     NotYetValid,
     /// The certificate is not for TLS clients.
     WrongPurpose,
+    /// A certificate of the chain has been revoked.
+    Revoked,
+    /// Nobody could say that the certificate has not been revoked, and without that nobody passes here.
+    RevocationUnknown,
     /// Trusted, but no consumer has its name.
     NoConsumer,
     /// The source of Kong's entities does not answer, so that nobody knows who the caller is.
@@ -67,6 +71,8 @@ impl Reason {
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
             Self::WrongPurpose => "wrong_purpose",
+            Self::Revoked => "revoked",
+            Self::RevocationUnknown => "revocation_unknown",
             Self::NoConsumer => "no_consumer",
             Self::EntitySourceDown => "entity_source_down",
             Self::EntitySourceInvalid => "entity_source_invalid",
@@ -93,6 +99,8 @@ impl Reason {
             | Self::Expired
             | Self::NotYetValid
             | Self::WrongPurpose
+            | Self::Revoked
+            | Self::RevocationUnknown
             | Self::NoConsumer => 401,
             Self::EntitySourceDown | Self::Deadline => 503,
             Self::EntitySourceInvalid
@@ -146,17 +154,33 @@ impl From<Reason> for Refusal {
 mod tests {
     use super::*;
 
+    /// The rows of a table about codes, which has so many columns.
+    fn rows(table: &str, columns: usize) -> impl Iterator<Item = (&str, &str)> {
+        table.lines().filter_map(move |line| {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let code = cells[0].strip_prefix('`')?.strip_suffix('`')?;
+            assert!(cells.len() == columns && cells.iter().all(|cell| !cell.is_empty()), "{line}");
+            Some((code, cells[2]))
+        })
+    }
+
+    fn tables() -> (&'static str, &'static str) {
+        include_str!("../../docs/reasons.md").split_once("## What can go wrong with revocation").unwrap()
+    }
+
+    #[test]
+    fn each_trouble_with_revocation_stands_in_the_table_for_operators() {
+        let mut rows: Vec<_> = rows(tables().1, 3).map(|(code, _)| code).collect();
+        let mut expected = [&["unknown"][..], &revocation::Trouble::CODES].concat();
+        rows.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(rows, expected);
+    }
+
     /// What operators are told of the codes: each once, with the status that clients get, and what to do.
     #[test]
     fn each_reason_stands_in_the_table_for_operators() {
-        let table = include_str!("../../docs/reasons.md");
-        let rows = table.lines().filter_map(|line| {
-            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-            let code = cells[0].strip_prefix('`')?.strip_suffix('`')?;
-            assert!(cells.len() == 4 && cells.iter().all(|cell| !cell.is_empty()), "{line}");
-            Some((code, cells[2]))
-        });
-        let mut rows: Vec<_> = rows.map(|(code, status)| (code, status.to_owned())).collect();
+        let mut rows: Vec<_> = rows(tables().0, 4).map(|(code, status)| (code, status.to_owned())).collect();
         let mut expected: Vec<_> =
             Reason::all().iter().map(|reason| (reason.code(), reason.status().to_string())).collect();
         rows.sort();

@@ -52,8 +52,11 @@ impl Phase {
     }
 }
 
-/// The most seconds of `cache_ttl`: a year.
+/// The most seconds of `cache_ttl` and `cert_cache_ttl`: a year.
 pub(crate) const MAX_CACHE_TTL: u32 = 31_536_000;
+
+/// The most milliseconds of `http_timeout`: an hour.
+pub(crate) const MAX_HTTP_TIMEOUT: u32 = 3_600_000;
 
 /// The protocols of routes that it applies to.
 const PROTOCOLS: [&str; 4] = ["grpc", "grpcs", "http", "https"];
@@ -95,6 +98,8 @@ pub(crate) fn schema() -> Value {
             of_source(&["shim", "tls"], "config.certificate_header_name", json!({"eq": null})),
             of_source(&["shim", "tls"], "config.certificate_header_format", json!({"eq": null})),
             of_source(&["header", "tls"], "config.send_ca_dn", json!({"eq": false})),
+            {"mutually_required": ["config.http_proxy_host", "config.http_proxy_port"]},
+            {"mutually_required": ["config.https_proxy_host", "config.https_proxy_port"]},
             {"distinct": [
                 "config.client_cert_header_name",
                 "config.client_serial_header_name",
@@ -240,6 +245,28 @@ fn config_fields() -> Value {
             "type": "number", "required": true, "default": 60, "between": [0, MAX_CACHE_TTL],
             "description": "For how many seconds a CA certificate or a consumer counts as it was found, or as not there.",
         }},
+        {"revocation_check_mode": {
+            "type": "string", "required": true, "default": "IGNORE_CA_ERROR",
+            "one_of": ["SKIP", "IGNORE_CA_ERROR", "STRICT"],
+            "description": "Whether it is asked, by OCSP and CRLs, if a certificate has been revoked; and who passes where \
+                            no answer is to be had: everybody (IGNORE_CA_ERROR) or nobody (STRICT).",
+        }},
+        {"http_timeout": {
+            "type": "number", "required": true, "default": 30_000, "between": [1, MAX_HTTP_TIMEOUT],
+            "description": "For how many milliseconds an OCSP responder, or a server of CRLs, may take for its answer.",
+        }},
+        {"cert_cache_ttl": {
+            "type": "number", "required": true, "default": 60_000, "between": [0, MAX_CACHE_TTL],
+            "description": "For how many seconds at most it counts that a certificate has not been revoked.",
+        }},
+        {"http_proxy_host": proxy_host("http")},
+        {"http_proxy_port": proxy_port("http")},
+        {"https_proxy_host": proxy_host("https")},
+        {"https_proxy_port": proxy_port("https")},
+        {"ssl_verify": {
+            "type": "boolean", "required": true, "default": true,
+            "description": "Whether the certificate of an https server that is asked about revocation must be valid.",
+        }},
         {"send_ca_dn": {
             "type": "boolean", "required": true, "default": false,
             "description": "tls-shim tells clients the names of these CAs when it asks for a certificate.",
@@ -254,6 +281,15 @@ fn config_fields() -> Value {
         {"client_cert_subject_dn_header_name": detail_header_name("X-Client-Cert-Subject-DN")},
         {"client_cert_fingerprint_header_name": detail_header_name("X-Client-Cert-Fingerprint")},
     ])
+}
+
+fn proxy_host(scheme: &str) -> Value {
+    let description = format!("The proxy through which {scheme} servers are asked about revocation.");
+    json!({"type": "string", "len_min": 1, "description": description})
+}
+
+fn proxy_port(scheme: &str) -> Value {
+    json!({"type": "integer", "between": [0, u16::MAX], "description": format!("The port of {scheme}_proxy_host.")})
 }
 
 fn described(mut field: Value, description: &str) -> Value {

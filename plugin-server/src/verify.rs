@@ -1,5 +1,6 @@
 //! This knows whether a presented certificate is trusted. Only here can a [`Verified`] be made.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use client_cert::{MAX_CERTIFICATES, Presented};
@@ -9,6 +10,7 @@ use openssl::stack::{Stack, StackRef};
 use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::verify::{X509VerifyFlags, X509VerifyParam};
 use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult};
+use revocation::{Issuers, Link};
 use sha2::{Digest, Sha256};
 
 use crate::certificate::Certificate;
@@ -26,10 +28,14 @@ pub(crate) struct Verified {
     certificate: Certificate,
     /// The SHA-256 of each certificate of the chain above the leaf.
     issuers: Vec<[u8; 32]>,
+    links: Box<[ReadLink]>,
     not_before: SystemTime,
     not_after: SystemTime,
     leaf_not_after: SystemTime,
 }
+
+/// Where to ask whether a certificate has been revoked, or why that cannot be read.
+pub(crate) type ReadLink = Result<Arc<Link>, String>;
 
 impl Verified {
     /// What the leaf says of itself, which is now known to be true.
@@ -40,6 +46,11 @@ impl Verified {
     /// Whether a CA, named by the SHA-256 of its certificate, is in the verified chain above the leaf.
     pub(crate) fn is_issued_under(&self, ca: &[u8; 32]) -> bool {
         self.issuers.contains(ca)
+    }
+
+    /// The chain without its anchor, the leaf first: what may have been revoked.
+    pub(crate) fn links(&self) -> &[ReadLink] {
+        &self.links
     }
 
     /// When the client's own certificate ends.
@@ -75,6 +86,7 @@ pub(crate) fn verify(
     trust: &Trust,
     presented: &Presented,
     certificate: Certificate,
+    issuers: &Issuers,
     now: SystemTime,
 ) -> Result<Verified, Reason> {
     let malformed = |_: ErrorStack| Reason::Malformed;
@@ -95,13 +107,13 @@ pub(crate) fn verify(
                 (true, X509VerifyResult::OK) => Ok(()),
                 (_, error) => Err(refusal(error)),
             };
-            Ok((result, context.chain().map(Chain::read)))
+            Ok((result, context.chain().map(|chain| Chain::read(chain, issuers))))
         })
         .map_err(|_| Reason::Internal)?;
     result?;
-    let Chain { issuers, not_before, not_after, leaf_not_after } =
+    let Chain { issuers, links, not_before, not_after, leaf_not_after } =
         chain.ok_or(Reason::Internal)?.map_err(|_| Reason::Internal)?;
-    let verified = Verified { certificate, issuers, not_before, not_after, leaf_not_after };
+    let verified = Verified { certificate, issuers, links, not_before, not_after, leaf_not_after };
     if verified.is_valid_at(now) { Ok(verified) } else { Err(Reason::Internal) }
 }
 
@@ -155,30 +167,34 @@ fn refusal(error: X509VerifyResult) -> Reason {
     }
 }
 
-/// What is kept of a chain: its CAs, and the time in which every certificate in it is valid.
+/// What is kept of a chain: its CAs, where to ask about revocation, and the time in which every certificate in it is valid.
 struct Chain {
     issuers: Vec<[u8; 32]>,
+    links: Box<[ReadLink]>,
     not_before: SystemTime,
     not_after: SystemTime,
     leaf_not_after: SystemTime,
 }
 
 impl Chain {
-    fn read(chain: &StackRef<X509>) -> Result<Self, ErrorStack> {
+    fn read(chain: &StackRef<X509>, known: &Issuers) -> Result<Self, ErrorStack> {
+        let ders = chain.iter().map(|certificate| certificate.to_der()).collect::<Result<Vec<_>, _>>()?;
+        let read = |pair: &[Vec<u8>]| Link::from_der(&pair[0], known.read(&pair[1])?).map(Arc::new);
+        let links = ders.windows(2).map(read).collect();
         let mut issuers = Vec::new();
         let mut not_before = UNIX_EPOCH;
         let mut not_after = UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX) * 64);
         let mut leaf_not_after = UNIX_EPOCH;
         for (position, certificate) in chain.iter().enumerate() {
             if position > 0 {
-                issuers.push(Sha256::digest(certificate.to_der()?).into());
+                issuers.push(Sha256::digest(&ders[position]).into());
             } else {
                 leaf_not_after = system_time(certificate.not_after())?;
             }
             not_before = not_before.max(system_time(certificate.not_before())?);
             not_after = not_after.min(system_time(certificate.not_after())?);
         }
-        Ok(Self { issuers, not_before, not_after, leaf_not_after })
+        Ok(Self { issuers, links, not_before, not_after, leaf_not_after })
     }
 }
 

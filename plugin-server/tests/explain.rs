@@ -117,7 +117,10 @@ fn steps_and_headers_are_those_of_the_access_phase() {
         .map(|step| (step["about"].as_str().unwrap(), step["says"].as_str().unwrap()))
         .collect();
     let abouts: Vec<&str> = steps.iter().map(|(about, _)| *about).collect();
-    assert_eq!(abouts, ["source", "presented", "trust", "chain", "names", "mapping", "consumer"]);
+    assert_eq!(
+        abouts,
+        ["source", "presented", "trust", "chain", "revocation", "revocation", "names", "mapping", "consumer"]
+    );
     let says = |about: &str| steps.iter().find(|step| step.0 == about).unwrap().1;
     assert!(
         says("presented").contains("\"CN=alice\"") && says("presented").ends_with("and 1 more certificates")

@@ -5,15 +5,21 @@
 
 #![forbid(unsafe_code)]
 
+mod checker;
 pub mod crl;
 mod der;
 pub mod fetch;
+mod finding;
+mod issuers;
 mod link;
 pub mod ocsp;
 mod point;
 mod signature;
 mod trouble;
 
+pub use checker::{Checker, Counts, Options, Terms, crl_files};
+pub use finding::{Finding, Said, Source, Standing};
+pub use issuers::Issuers;
 pub use link::{Issuer, Link};
 pub use point::{DistributionPoint, PointName};
 pub use trouble::Trouble;
@@ -35,6 +41,20 @@ pub enum Status {
     },
     /// The authority does not know it.
     Unknown,
+}
+
+impl Status {
+    /// All names that there are.
+    pub const CODES: [&str; 3] = ["good", "revoked", "unknown"];
+
+    /// The name in logs and metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Revoked { .. } => "revoked",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// A status that is signed by whoever may say so, and for how long it counts.

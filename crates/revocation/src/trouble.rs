@@ -50,6 +50,24 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// All codes that there are.
+    pub const CODES: [&str; 14] = [
+        "url_refused",
+        "unreachable",
+        "timed_out",
+        "left_alone",
+        "http_status",
+        "too_long",
+        "malformed",
+        "not_successful",
+        "bad_signature",
+        "wrong_signer",
+        "something_else",
+        "stale",
+        "from_the_future",
+        "not_covered",
+    ];
+
     /// The code in logs and metrics.
     pub fn code(&self) -> &'static str {
         match self {
@@ -68,5 +86,32 @@ impl Trouble {
             Self::FromTheFuture => "from_the_future",
             Self::NotCovered(_) => "not_covered",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is not in the list would not be counted.
+    #[test]
+    fn each_code_is_in_the_list() {
+        let all = [
+            Trouble::UrlRefused(String::new()),
+            Trouble::Unreachable(String::new()),
+            Trouble::TimedOut(Duration::ZERO),
+            Trouble::LeftAlone(3),
+            Trouble::HttpStatus(500),
+            Trouble::TooLong(1),
+            Trouble::Malformed(String::new()),
+            Trouble::NotSuccessful(""),
+            Trouble::BadSignature,
+            Trouble::WrongSigner(""),
+            Trouble::SomethingElse(""),
+            Trouble::Stale,
+            Trouble::FromTheFuture,
+            Trouble::NotCovered(""),
+        ];
+        assert_eq!(all.map(|trouble| trouble.code()), Trouble::CODES);
     }
 }

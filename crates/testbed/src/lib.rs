@@ -14,3 +14,4 @@ pub mod pki;
 pub mod process;
 pub mod tls_client;
 pub mod upstream;
+pub mod web;

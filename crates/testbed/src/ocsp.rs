@@ -45,7 +45,8 @@ impl Authority {
         self
     }
 
-    /// Says what to answer about a certificate from now on. A server that runs hears of it.
+    /// Says what to answer about a certificate from now on. A server that runs looks after each request: it hears of it with
+    /// the second one at the latest.
     pub fn set(&mut self, leaf: &Leaf, state: State) {
         let certificate = X509::from_der(&leaf.der).expect("a certificate");
         let serial = certificate.serial_number().to_bn().and_then(|serial| serial.to_hex_str());
@@ -59,13 +60,18 @@ impl Authority {
         self.write_index();
     }
 
-    /// At once, for a server may be reading it.
+    /// At once, for a server may be reading it. What was there before stays beside it: a server knows a change by the inode
+    /// and by times in whole seconds, and the inode of a file that is gone is soon that of another.
     fn write_index(&self) {
         let mut index = String::new();
         for (serial, fields) in &self.index {
             writeln!(index, "{fields}\t{serial}\tunknown\t/CN={serial}").expect("a String");
         }
         std::fs::write(self.path("index.new"), index).expect("a file");
+        let kept = (0..).map(|number| self.path(&format!("index.{number}"))).find(|path| !path.exists());
+        if let Some(kept) = kept.filter(|_| self.path("index.txt").exists()) {
+            std::fs::hard_link(self.path("index.txt"), kept).expect("a file");
+        }
         std::fs::rename(self.path("index.new"), self.path("index.txt")).expect("a file");
     }
 

@@ -13,6 +13,8 @@ use rcgen::{
     PublicKeyData, SanType, SignatureAlgorithm,
 };
 
+use crate::crl::{full_name, points, tlv};
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A CA that exists for the length of a test.
@@ -61,6 +63,13 @@ impl Ca {
     /// An intermediate that this CA signs.
     pub fn intermediate(&self, cn: &str) -> Self {
         let params = ca_params(cn);
+        Self { issuer: CertifiedIssuer::signed_by(params, key(), &self.issuer).expect("an intermediate") }
+    }
+
+    /// The same, with a certificate that [names](naming) these.
+    pub fn intermediate_naming(&self, cn: &str, ocsp: &[&str], crls: &[&str]) -> Self {
+        let mut params = ca_params(cn);
+        params.custom_extensions = sources(ocsp, crls);
         Self { issuer: CertifiedIssuer::signed_by(params, key(), &self.issuer).expect("an intermediate") }
     }
 
@@ -278,6 +287,29 @@ impl Subject {
         params.use_authority_key_identifier_extension = true;
         params
     }
+}
+
+/// A certificate that names OCSP responders (RFC 5280, section 4.2.2.1), and the places of one CRL (section 4.2.1.13).
+pub fn naming(mut subject: Subject, ocsp: &[&str], crls: &[&str]) -> Subject {
+    subject.extensions.extend(sources(ocsp, crls));
+    subject
+}
+
+fn sources(ocsp: &[&str], crls: &[&str]) -> Vec<CustomExtension> {
+    const AUTHORITY_INFO_ACCESS: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 1, 1];
+    const CRL_DISTRIBUTION_POINTS: &[u64] = &[2, 5, 29, 31];
+    let method = [0x06, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 1];
+    let access: Vec<u8> =
+        ocsp.iter().flat_map(|url| tlv(0x30, &[&method, &tlv(0x86, &[url.as_bytes()])])).collect();
+    let mut extensions = Vec::new();
+    if !ocsp.is_empty() {
+        extensions.push(CustomExtension::from_oid_content(AUTHORITY_INFO_ACCESS, tlv(0x30, &[&access])));
+    }
+    if !crls.is_empty() {
+        let points = points(&[&[&full_name(crls)]]);
+        extensions.push(CustomExtension::from_oid_content(CRL_DISTRIBUTION_POINTS, points));
+    }
+    extensions
 }
 
 fn ca_params(cn: &str) -> CertificateParams {

@@ -4,6 +4,7 @@ mod sources;
 
 use std::time::Duration;
 
+use ::revocation::{Checker, Options};
 use client_cert::{Presented, Proof, ProofKey};
 use kong_entities::{Directory, Entities, Watched};
 use serde_json::{Value as Json, json};
@@ -14,6 +15,7 @@ use super::*;
 use crate::entity_source::{EntitySource, KongConsumers};
 use crate::ids::Run;
 use crate::instance::{Instances, Shared};
+use crate::revocation::Revocation;
 
 /// Kong, as far as the access phase can tell: answers, and writes down what it was asked.
 #[derive(Default)]
@@ -158,7 +160,8 @@ impl World {
 }
 
 fn instances(source: EntitySource) -> Instances {
-    let shared = Shared::new(source, ProofKey::from_bytes(KEY), Duration::from_secs(5));
+    let revocation = Revocation::Checked(Checker::new(Options::default()).unwrap());
+    let shared = Shared::new(source, ProofKey::from_bytes(KEY), revocation, Duration::from_secs(5));
     Instances::new(Arc::new(shared), Run::random())
 }
 

@@ -50,7 +50,18 @@ fn missing_means_null_which_means_nothing_is_allowed() {
 #[test]
 fn a_wrong_field_is_named() {
     for (config, says) in [
-        (with("cert_cache_ttl", json!(1)), "unknown field `cert_cache_ttl`"),
+        (with("nonsense", json!(1)), "unknown field `nonsense`"),
+        (
+            with("revocation_check_mode", json!("NONE")),
+            "config.revocation_check_mode: unknown variant `NONE`",
+        ),
+        (with("http_timeout", json!(0)), "config.http_timeout: it is not between"),
+        (with("http_timeout", json!(3_600_001)), "config.http_timeout: it is not between"),
+        (with("cert_cache_ttl", json!(-1)), "config.cert_cache_ttl: it is not between"),
+        (with("ssl_verify", json!("no")), "config.ssl_verify: invalid type: string"),
+        (with("http_proxy_host", json!("proxy")), "config.http_proxy_port: required with http_proxy_host"),
+        (with("https_proxy_port", json!(3128)), "config.https_proxy_host: required with https_proxy_port"),
+        (with("https_proxy_port", json!(65_536)), "config.https_proxy_port: invalid value"),
         (with("consumer_id", json!(PEM_OR_ID)), "consumer: the plugin cannot apply to one consumer"),
         (json!({"certificate_source": "shim"}), "missing field `ca_certificates`"),
         (json!({"ca_certificates": [PEM_OR_ID]}), "missing field `certificate_source`"),
@@ -155,6 +166,29 @@ fn a_header_source_needs_a_name_and_a_format() {
 }
 
 #[test]
+fn revocation_has_the_defaults_of_the_schema_and_nobody_is_believed_for_a_null() {
+    let filled = schema::with_defaults(minimal().as_object().unwrap().clone());
+    let config = read(Value::Object(filled)).unwrap();
+    let missing = read(minimal()).unwrap();
+    for config in [config, missing] {
+        assert_eq!(config.revocation_check_mode, RevocationMode::IgnoreCaError);
+        assert_eq!(config.cert_cache_ttl, Duration::from_secs(60_000));
+        let settings = config.fetch_settings().unwrap();
+        assert_eq!(settings.timeout, Duration::from_secs(30));
+        assert_eq!((settings.http_proxy, settings.https_proxy, settings.ssl_verify), (None, None, true));
+    }
+    let mut config = with("http_proxy_host", json!("one"));
+    config["http_proxy_port"] = json!(3128);
+    config["https_proxy_host"] = json!("other");
+    config["https_proxy_port"] = json!(3129);
+    config["http_timeout"] = json!(1500);
+    let settings = read(config).unwrap().fetch_settings().unwrap();
+    assert_eq!(settings.timeout, Duration::from_millis(1500));
+    assert_eq!(settings.http_proxy, Some(("one".into(), 3128)));
+    assert_eq!(settings.https_proxy, Some(("other".into(), 3129)));
+}
+
+#[test]
 fn two_details_do_not_share_a_header() {
     let mut config = with("client_cert_header_name", json!("X-Same"));
     config["client_cert_fingerprint_header_name"] = json!("x_same");
@@ -197,6 +231,7 @@ fn schema_and_configuration_know_the_same_fields_and_values() {
             "string" if !field["one_of"].is_null() => field["one_of"][0].clone(),
             "string" => json!("some"),
             "array" => json!([PEM_OR_ID]),
+            "integer" => field["between"][1].clone(),
             other => panic!("{name}: no example for {other}"),
         };
         config.insert(name, example);

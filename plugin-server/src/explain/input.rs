@@ -9,7 +9,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Map, Value};
 
-use crate::cli::{EntitySettings, OptionsError, SourceOptions};
+use crate::cli::{EntitySettings, OnlineOptions, OptionsError, SourceOptions};
 use crate::entity_source::{EntitySource, KongConsumers};
 use crate::schema::{self, PLUGIN_NAME};
 
@@ -35,6 +35,9 @@ pub(crate) struct ExplainOptions {
     #[command(flatten)]
     source: SourceOptions,
 
+    #[command(flatten)]
+    online: OnlineOptions,
+
     /// Prints JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -46,6 +49,8 @@ pub(super) struct Input {
     /// As Kong sends it with StartInstance.
     pub(super) config: String,
     pub(super) entities: EntitySource,
+    /// How it is asked about revocation; none: it is not.
+    pub(super) revocation: Option<revocation::Options>,
     /// A key for this one question.
     pub(super) proof_key: [u8; 32],
 }
@@ -73,8 +78,9 @@ impl Input {
     /// # Errors
     /// See [`Unusable`].
     pub(super) async fn read(options: ExplainOptions) -> Result<Self, Unusable> {
-        let ExplainOptions { cert, chain, plugin_config, route, .. } = options;
         let settings = options.source.settle()?;
+        let revocation = options.online.settle();
+        let ExplainOptions { cert, chain, plugin_config, route, .. } = options;
         let presented = cert.map(|cert| presented(&cert, chain.as_deref())).transpose()?;
         let from_file = plugin_config.as_deref().map(read_config).transpose()?;
         let source = |error: &dyn std::fmt::Display| Unusable::Source(error.to_string());
@@ -107,7 +113,7 @@ impl Input {
         let config = Value::Object(schema::with_defaults(config)).to_string();
         let mut proof_key = [0; 32];
         getrandom::fill(&mut proof_key).map_err(|error| source(&error))?;
-        Ok(Self { presented, config, entities, proof_key })
+        Ok(Self { presented, config, entities, revocation, proof_key })
     }
 }
 

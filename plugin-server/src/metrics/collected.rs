@@ -13,6 +13,7 @@ use telemetry::prometheus_client::metrics::counter::ConstCounter;
 use telemetry::prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::certificate::hex;
+use crate::revocation::Revocation;
 use crate::rpc::Server;
 use crate::trust;
 
@@ -33,6 +34,7 @@ impl Collector for Collected {
         self.instances(&mut encoder)?;
         self.entity_source(&mut encoder)?;
         self.authorities(&mut encoder)?;
+        self.revocation(&mut encoder)?;
         match server.instances.metrics().nearest.seen_lately(SystemTime::now()) {
             Some(ends) => gauge(
                 &mut encoder,
@@ -83,6 +85,37 @@ impl Collected {
         ] {
             let counter = ConstCounter::new(count);
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        Ok(())
+    }
+
+    /// As many labels as there are sources and codes.
+    fn revocation(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Revocation::Checked(checker) = self.0.instances.revocation() else { return Ok(()) };
+        let counts = checker.counts();
+        let mut family = encoder.encode_descriptor(
+            "revocation_checks",
+            "What sources said of certificates, whether they were asked or had been before",
+            None,
+            MetricType::Counter,
+        )?;
+        for (source, result, count) in counts.checks {
+            let labels = [("source", source), ("result", result)];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        for (name, help, count) in [
+            ("revocation_answers", "OCSP answers that are remembered", counts.answers),
+            ("revocation_crls", "CRLs that are remembered", counts.crls),
+            ("revocation_crl_entries", "Entries of CRLs that are remembered", counts.crl_entries),
+            ("revocation_crl_bytes", "Memory that CRLs take which are remembered", counts.crl_bytes),
+            ("revocation_local_crls", "CRLs of --crl-path", counts.local_crls),
+            (
+                "revocation_servers_left_alone",
+                "OCSP responders and servers of CRLs that have failed, and are left alone for a while",
+                counts.left_alone,
+            ),
+        ] {
+            gauge(encoder, name, help, count)?;
         }
         Ok(())
     }

@@ -38,7 +38,7 @@ fn presented(leaf: &Leaf, chain: &[&Ca]) -> Presented {
 
 fn verify_at(trust: &Trust, presented: &Presented, now: SystemTime) -> Result<Verified, Reason> {
     let certificate = Certificate::from_der(&presented.leaf).ok_or(Reason::Malformed)?;
-    verify(trust, presented, certificate, now)
+    verify(trust, presented, certificate, &Issuers::default(), now)
 }
 
 fn outcome(trust: &Trust, presented: &Presented) -> Result<String, Reason> {

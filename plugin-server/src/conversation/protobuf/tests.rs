@@ -1,5 +1,6 @@
 use std::time::{Duration, SystemTime};
 
+use ::revocation::{Checker, Options};
 use client_cert::{Presented, Proof, ProofKey};
 use kong_entities::{Directory, Entities, Watched};
 use serde_json::{Value as Json, json};
@@ -12,6 +13,7 @@ use crate::conversation::ConversationError;
 use crate::entity_source::EntitySource;
 use crate::event::Event;
 use crate::instance::Shared;
+use crate::revocation::Revocation;
 use crate::siblings::Siblings;
 use crate::socket::Socket;
 use crate::wire::protobuf::messages::{
@@ -42,7 +44,8 @@ impl World {
         let (sender, receiver): (_, Watched) =
             watch::channel(entities(json!([{"id": CA_ID, "cert": root.pem()}])));
         let source = EntitySource::Directory(Directory::declarative(receiver));
-        let shared = Shared::new(source, ProofKey::from_bytes(KEY), Duration::from_secs(5));
+        let revocation = Revocation::Checked(Checker::new(Options::default()).unwrap());
+        let shared = Shared::new(source, ProofKey::from_bytes(KEY), revocation, Duration::from_secs(5));
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("socket");
         let siblings = Siblings::of(&Socket::bind(&socket).unwrap().1, Duration::from_secs(5));
