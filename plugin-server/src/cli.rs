@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -16,9 +17,13 @@ use crate::explain::ExplainOptions;
 use crate::guard::GuardOptions;
 use crate::wire::protocol::Protocol;
 
+/// What `--version` says: also which library does the cryptography, for that is where updates are called for.
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{} ({})", env!("CARGO_PKG_VERSION"), openssl::version::version()));
+
 /// Mutual-TLS authentication for open-source Kong: the external plugin server.
 #[derive(Debug, Parser)]
-#[command(name = "mtls-auth", version, args_conflicts_with_subcommands = true)]
+#[command(name = "mtls-auth", version = VERSION.as_str(), args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,

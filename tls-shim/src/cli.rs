@@ -1,13 +1,18 @@
 //! This knows the command line.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 
+/// What `--version` says: also which library does the cryptography, for that is where updates are called for.
+static VERSION: LazyLock<String> =
+    LazyLock::new(|| format!("{} ({})", env!("CARGO_PKG_VERSION"), openssl::version::version()));
+
 /// A TLS terminator beside Kong that asks for client certificates per SNI and hands them on with proof.
 #[derive(Debug, Parser)]
-#[command(name = "tls-shim", version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+#[command(name = "tls-shim", version = VERSION.as_str(), subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,

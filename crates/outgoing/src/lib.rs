@@ -27,6 +27,11 @@ pub fn connector(cas: Option<Vec<X509>>) -> Result<SslConnector, ErrorStack> {
             store.add_cert(ca)?;
         }
         builder.set_cert_store(store.build());
+    } else if let Some(file) = openssl_probe::probe().cert_file {
+        // Where OpenSSL itself looks, an OpenSSL that was built from source finds nothing. Without any CA no server is trusted.
+        if let Err(error) = builder.load_verify_locations(Some(&file), None) {
+            tracing::warn!(file = %file.display(), %error, "the system's CAs cannot be read");
+        }
     }
     Ok(builder.build())
 }
@@ -82,4 +87,24 @@ pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_cas_are_found_whoever_built_openssl() {
+        // Without such a file there is nothing to find.
+        if openssl_probe::probe().cert_file.is_some() {
+            let connector = connector(None).unwrap();
+            assert!(!connector.context().cert_store().all_certificates().is_empty());
+        }
+    }
+
+    #[test]
+    fn cas_that_are_given_are_the_only_ones() {
+        let connector = connector(Some(Vec::new())).unwrap();
+        assert!(connector.context().cert_store().all_certificates().is_empty());
+    }
 }
