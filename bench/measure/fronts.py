@@ -32,6 +32,8 @@ http {{
     listen {LOOPBACK}:{self.port} backlog=4096;
     location = /1m {{ root {folder}; }}
     location = /100m {{ root {folder}; }}
+    # The whole body is read before there is an answer, as an application does.
+    location /up {{ proxy_pass http://{LOOPBACK}:{self.port}/; client_body_buffer_size 128m; }}
     location / {{ return 200 "hello world\\n"; }}
   }}
 }}""")
