@@ -1,22 +1,23 @@
 //! This knows one client's connection: a handshake, what it told, and then requests until either side ends it.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use client_cert::ProofKey;
-use http::Request;
+use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_openssl::SslStream;
 use tokio_util::sync::CancellationToken;
 
@@ -25,8 +26,9 @@ use crate::answer::Answer;
 use crate::handoff::HandOff;
 use crate::headers::Way;
 use crate::limits;
+use crate::lull::{Attended, Line, Lulls};
 use crate::metrics::{Failure, Metrics};
-use crate::places::Places;
+use crate::places::{Place, Places};
 use crate::plugin_server::PluginServer;
 use crate::proxy::{Client, proxy};
 use crate::proxy_protocol::{self, Addresses, HeaderError};
@@ -36,6 +38,9 @@ use crate::stall::Stall;
 use crate::tls::{Handshake, Tls};
 use crate::tunnel::After;
 use crate::upstream::{Kong, Upstream};
+
+/// What a client sends and is sent.
+type Stream = SslStream<Stall<TcpStream>>;
 
 /// What all connections share.
 #[derive(Clone)]
@@ -87,9 +92,11 @@ pub(crate) async fn serve(
     port: u16,
     shim: Arc<Shim>,
     drain: CancellationToken,
+    _place: Place,
 ) {
     let _open = shim.metrics.open();
-    let greeted = greet(stream, peer, port, &shim);
+    // Boxed, so that its room is not kept for as long as the connection lives.
+    let greeted = Box::pin(greet(stream, peer, port, &shim));
     let (stream, addresses, handshake) = tokio::select! {
         // It has sent no request yet, and is not going to.
         () = too_late(&drain) => return,
@@ -149,21 +156,21 @@ pub(crate) async fn serve(
             Ok::<_, Infallible>(answer.map(|body| Counted { body, record, _running: running }))
         }
     });
-    let io = TokioIo::new(stream);
+    let ends = Ends { activity: &activity, idle: times.idle, ledger: ledger.as_deref(), drain: &drain };
     let served = if http2 {
-        let connection = http2_builder(&limits).serve_connection(io, service);
-        let leave = http2::Connection::graceful_shutdown;
-        talk(connection, leave, &activity, times.idle, ledger.as_deref(), &drain).await
+        let connection = http2_builder(&limits).serve_connection(TokioIo::new(stream), service);
+        let talking = ends.talk(Attended::new(connection, None), http2::Connection::graceful_shutdown);
+        Box::pin(talking).await.map(drop)
     } else {
-        let connection = http1_builder(&times, &limits).serve_connection(io, service).with_upgrades();
-        let leave = http1::UpgradeableConnection::graceful_shutdown;
-        talk(connection, leave, &activity, times.idle, ledger.as_deref(), &drain).await
+        let lulls = Lulls::default();
+        let builder = http1_builder(&times, &limits, &lulls);
+        ends.talk_and_rest(&builder, &lulls, stream, service).await
     };
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "a connection broke");
     }
     // A tunnel has no end of its own that `drain` could ask for: whoever drains cuts it off.
-    match client.after.run(times.tunnel_idle).await {
+    match Box::pin(client.after.run(times.tunnel_idle)).await {
         Ok(()) => tracing::debug!(%peer, "a connection ended"),
         Err(error) => tracing::debug!(%peer, %error, "a tunnel broke"),
     }
@@ -175,7 +182,7 @@ async fn greet(
     peer: SocketAddr,
     port: u16,
     shim: &Shim,
-) -> Result<(SslStream<Stall<TcpStream>>, Addresses, Handshake), GreetError> {
+) -> Result<(Stream, Addresses, Handshake), GreetError> {
     let direct = Addresses { client: peer, server: (stream.local_addr()?.ip(), port).into() };
     let addresses = match &shim.fronts {
         None => direct,
@@ -186,43 +193,97 @@ async fn greet(
     Ok((stream, addresses, handshake))
 }
 
-/// Drives a connection to its end, which is asked for (`leave`) by `drain` or by a client that sends no request for so
-/// long (`idle`).
-async fn talk<C>(
-    connection: C,
-    leave: fn(Pin<&mut C>),
-    activity: &Activity,
+/// What ends a connection, other than its client.
+struct Ends<'a> {
+    activity: &'a Activity,
+    /// How long it may be without a request.
     idle: Duration,
-    ledger: Option<&Ledger>,
-    drain: &CancellationToken,
-) -> hyper::Result<()>
-where
-    C: Future<Output = hyper::Result<()>>,
-{
-    let mut connection = pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = drain.cancelled() => {
-            tokio::select! {
-                ended = connection.as_mut() => return ended,
-                () = activity.first() => {}
-                () = sleep(limits::FIRST_REQUEST) => {}
+    ledger: Option<&'a Ledger>,
+    drain: &'a CancellationToken,
+}
+
+impl Ends<'_> {
+    /// Drives a connection of HTTP/1.1 to its end. While it rests, only its stream is left of it.
+    async fn talk_and_rest<S>(
+        &self,
+        builder: &http1::Builder,
+        lulls: &Lulls,
+        mut stream: Stream,
+        mut service: S,
+    ) -> hyper::Result<()>
+    where
+        S: Service<Request<Incoming>, Response = Response<Counted>, Error = Infallible> + Send,
+        S::Future: Send,
+    {
+        let mut read = Bytes::new();
+        loop {
+            let line = TokioIo::new(Line::new(read, stream, lulls.clone()));
+            let connection = builder.serve_connection(line, service).with_upgrades();
+            let attended = Attended::new(connection, Some(lulls.clone()));
+            // What it needs goes with it.
+            let talking = Box::pin(self.talk(attended, http1::UpgradeableConnection::graceful_shutdown));
+            let Some(resting) = talking.await? else { return Ok(()) };
+            let Some(parts) = lulls.take_apart(resting.into_connection()) else { return Ok(()) };
+            (read, service) = (parts.read_buf, parts.service);
+            stream = parts.io.into_inner().into_stream();
+            if let Some(until) = lulls.until().filter(|_| read.is_empty()) {
+                self.rest(&mut stream, until).await;
             }
-            leave(connection.as_mut());
-            // Whoever drains sets the limit.
-            return connection.await;
         }
-        () = activity.idle(idle) => leave(connection.as_mut()),
     }
-    // A request that came just now still gets its answer, if that is quick: no client may rely on a connection that was
-    // idle for so long.
-    tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = sleep(limits::LEAVE) => {
-            if let Some(ledger) = ledger {
-                ledger.cut_off();
+
+    /// Waits for something to be done about a connection that rests: to read, to say that time is up, or to leave. Nothing is
+    /// taken from the stream, nor judged: hyper finds it as if it had been there all along.
+    async fn rest(&self, stream: &mut Stream, until: Instant) {
+        let mut byte = [0];
+        let readable = poll_fn(|cx| Pin::new(&mut *stream).poll_peek(cx, &mut byte));
+        tokio::select! {
+            _ = readable => {}
+            () = self.drain.cancelled() => {}
+            () = self.activity.idle(self.idle) => {}
+            () = sleep_until(until) => {}
+        }
+    }
+
+    /// Drives a connection to its end, which is asked for (`leave`) by `drain` or by a client that sends no request for so
+    /// long (`idle`); or until it rests, and gives it back.
+    async fn talk<C>(&self, mut attended: Attended<C>, leave: fn(Pin<&mut C>)) -> hyper::Result<Option<Attended<C>>>
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        tokio::select! {
+            // Whether it rests is known only after it.
+            biased;
+            ended = &mut attended => return match ended {
+                Some(ended) => ended.map(|()| None),
+                None => Ok(Some(attended)),
+            },
+            () = self.drain.cancelled() => {
+                attended.stay();
+                tokio::select! {
+                    ended = &mut attended => return ended.transpose().map(|_| None),
+                    () = self.activity.first() => {}
+                    () = sleep(limits::FIRST_REQUEST) => {}
+                }
+                leave(attended.connection());
+                // Whoever drains sets the limit.
+                return attended.await.transpose().map(|_| None);
             }
-            Ok(())
+            () = self.activity.idle(self.idle) => {
+                attended.stay();
+                leave(attended.connection());
+            }
+        }
+        // A request that came just now still gets its answer, if that is quick: no client may rely on a connection that was
+        // idle for so long.
+        tokio::select! {
+            ended = attended => ended.transpose().map(|_| None),
+            () = sleep(limits::LEAVE) => {
+                if let Some(ledger) = self.ledger {
+                    ledger.cut_off();
+                }
+                Ok(None)
+            }
         }
     }
 }
@@ -234,10 +295,10 @@ async fn too_late(drain: &CancellationToken) {
     sleep(limits::FIRST_REQUEST).await;
 }
 
-fn http1_builder(times: &TimeLimits, limits: &Limits) -> http1::Builder {
+fn http1_builder(times: &TimeLimits, limits: &Limits, lulls: &Lulls) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
+        .timer(lulls.clone())
         .header_read_timeout(times.header)
         .max_headers(limits.header_fields)
         .max_header_size(limits.header_bytes);
@@ -310,7 +371,16 @@ mod tests {
     use http::Response;
     use http_body_util::Empty;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-    use tokio::time::Instant;
+
+    /// The bytes of the future that a function gives.
+    fn size<A, B, C, D, E, F, Fut>(_: impl FnOnce(A, B, C, D, E, F) -> Fut) -> usize {
+        size_of::<Fut>()
+    }
+
+    #[test]
+    fn a_connection_that_rests_takes_little() {
+        assert!(size(serve) <= 2048, "{}", size(serve));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_header_has_to_come_in_time() {
@@ -319,9 +389,12 @@ mod tests {
         let service = service_fn(async |_: Request<Incoming>| {
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         });
-        let served = tokio::spawn(
-            http1_builder(&times, &Limits::default()).serve_connection(TokioIo::new(stream), service),
-        );
+        let lulls = Lulls::default();
+        let builder = http1_builder(&times, &Limits::default(), &lulls);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut attended = Attended::new(connection, Some(lulls));
+        attended.stay();
+        let served = tokio::spawn(attended);
         let start = Instant::now();
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n").await.unwrap();
         // Never silent for long, and never done.
@@ -331,7 +404,7 @@ mod tests {
             }
             client.read_to_end(&mut Vec::new()).await
         });
-        assert!(served.await.unwrap().unwrap_err().is_timeout());
+        assert!(served.await.unwrap().unwrap().unwrap_err().is_timeout());
         assert_eq!(start.elapsed(), times.header);
         slow.await.unwrap().unwrap();
     }

@@ -24,6 +24,7 @@ mod kept;
 mod limits;
 mod list;
 mod listen;
+mod lull;
 mod metrics;
 mod multiplexed;
 mod patience;
