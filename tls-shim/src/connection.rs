@@ -4,10 +4,9 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use client_cert::ProofKey;
@@ -23,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Activity, Running};
 use crate::answer::Answer;
+use crate::apart::Apart;
 use crate::handoff::HandOff;
 use crate::headers::Way;
 use crate::limits;
@@ -113,67 +113,64 @@ pub(crate) async fn serve(
         },
     };
     let peer = addresses.client;
-    shim.metrics.connected(&handshake);
-    let ledger = shim.observers.as_ref().map(|observers| {
-        Arc::new(Ledger::new(Connected::new(&addresses, &handshake), Arc::clone(observers)))
-    });
-    let Handshake { server_name, asked, presented, resumed, http2, .. } = handshake;
-    let has_presented = presented.is_some();
-    let sni = server_name.as_str();
-    tracing::debug!(%peer, sni, asked, presented = has_presented, resumed, http2, "connected");
-
-    let hand_off = presented
-        .map(|presented| HandOff::new(presented, server_name.as_str(), Arc::clone(&shim.proof_key)))
-        .transpose();
-    let hand_off = match hand_off {
-        Ok(hand_off) => hand_off,
-        // Never on without it: the client would pass for one that has no certificate.
-        Err(error) => return tracing::warn!(%peer, %error, "closed a connection"),
-    };
-    let upstream = Upstream::new(Arc::clone(&shim.kong), &server_name, addresses);
-    let way = Way { client: peer.ip(), port: addresses.server.port() };
-    let (times, limits) = (shim.times, shim.limits);
-    let client = Arc::new(Client {
-        way,
-        hand_off,
-        asked,
-        plugin_server: shim.plugin_server.clone(),
-        after: After::default(),
-        upstream,
-        header_fields: limits.header_fields,
-        answer_limit: times.upstream_answer,
-    });
-
+    let http2 = handshake.http2;
+    let Some((client, ledger)) = prepare(handshake, addresses, &shim) else { return };
     let activity = Arc::new(Activity::default());
-    let running = Arc::clone(&activity);
-    let asking = Arc::clone(&client);
-    let recording = ledger.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (client, shim, running) = (Arc::clone(&asking), Arc::clone(&shim), running.begin());
-        let mut record = Record::begin(recording.as_ref(), &request);
-        async move {
-            let answer = proxy(request, &client, &mut record, |name| shim.tls.asks(name)).await;
-            Ok::<_, Infallible>(answer.map(|body| Counted { body, record, _running: running }))
-        }
-    });
-    let ends = Ends { activity: &activity, idle: times.idle, ledger: ledger.as_deref(), drain: &drain };
+    let connection = Connection { shim, activity, ledger, drain };
+    let service = connection.service(&client);
     let served = if http2 {
-        let connection = http2_builder(&limits).serve_connection(TokioIo::new(stream), service);
-        let talking = ends.talk(Attended::new(connection, None), http2::Connection::graceful_shutdown);
-        Box::pin(talking).await.map(drop)
+        Box::pin(connection.http2(stream, service)).await
     } else {
-        let lulls = Lulls::default();
-        let builder = http1_builder(&times, &limits, &lulls);
-        ends.talk_and_rest(&builder, &lulls, stream, service).await
+        connection.http1(stream, service).await
     };
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "a connection broke");
     }
     // A tunnel has no end of its own that `drain` could ask for: whoever drains cuts it off.
-    match Box::pin(client.after.run(times.tunnel_idle)).await {
+    match Box::pin(client.after.run(connection.shim.times.tunnel_idle)).await {
         Ok(()) => tracing::debug!(%peer, "a connection ended"),
         Err(error) => tracing::debug!(%peer, %error, "a tunnel broke"),
     }
+}
+
+/// What all requests of a connection have in common; none where there can be no request.
+fn prepare(
+    handshake: Handshake,
+    addresses: Addresses,
+    shim: &Shim,
+) -> Option<(Arc<Client>, Option<Arc<Ledger>>)> {
+    shim.metrics.connected(&handshake);
+    let ledger = shim.observers.as_ref().map(|observers| {
+        Arc::new(Ledger::new(Connected::new(&addresses, &handshake), Arc::clone(observers)))
+    });
+    let Handshake { server_name, asked, presented, resumed, http2, .. } = handshake;
+    let peer = addresses.client;
+    let has_presented = presented.is_some();
+    let sni = server_name.as_str();
+    tracing::debug!(%peer, sni, asked, presented = has_presented, resumed, http2, "connected");
+
+    let hand_off = presented
+        .map(|presented| HandOff::new(&presented, server_name.as_str(), Arc::clone(&shim.proof_key)))
+        .transpose();
+    let hand_off = match hand_off {
+        Ok(hand_off) => hand_off,
+        Err(error) => {
+            // Never on without it: the client would pass for one that has no certificate.
+            tracing::warn!(%peer, %error, "closed a connection");
+            return None;
+        }
+    };
+    let client = Client {
+        way: Way { client: peer.ip(), port: addresses.server.port() },
+        hand_off,
+        asked,
+        plugin_server: shim.plugin_server.clone(),
+        after: After::default(),
+        upstream: Upstream::new(Arc::clone(&shim.kong), &server_name, addresses),
+        header_fields: shim.limits.header_fields,
+        answer_limit: shim.times.upstream_answer,
+    };
+    Some((Arc::new(client), ledger))
 }
 
 /// Hears who connects from where, and does the handshake.
@@ -193,37 +190,68 @@ async fn greet(
     Ok((stream, addresses, handshake))
 }
 
-/// What ends a connection, other than its client.
-struct Ends<'a> {
-    activity: &'a Activity,
-    /// How long it may be without a request.
-    idle: Duration,
-    ledger: Option<&'a Ledger>,
-    drain: &'a CancellationToken,
+/// A connection after its handshake, apart from its stream.
+struct Connection {
+    shim: Arc<Shim>,
+    activity: Arc<Activity>,
+    ledger: Option<Arc<Ledger>>,
+    drain: CancellationToken,
 }
 
-impl Ends<'_> {
-    /// Drives a connection of HTTP/1.1 to its end. While it rests, only its stream is left of it.
-    async fn talk_and_rest<S>(
+impl Connection {
+    /// What answers the requests of this client.
+    fn service(
         &self,
-        builder: &http1::Builder,
-        lulls: &Lulls,
-        mut stream: Stream,
-        mut service: S,
-    ) -> hyper::Result<()>
+        client: &Arc<Client>,
+    ) -> impl Service<
+        Request<Incoming>,
+        Response = Response<Counted>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Send
+    + use<> {
+        let (client, shim) = (Arc::clone(client), Arc::clone(&self.shim));
+        let (activity, ledger) = (Arc::clone(&self.activity), self.ledger.clone());
+        service_fn(move |request: Request<Incoming>| {
+            let (client, shim, running) = (Arc::clone(&client), Arc::clone(&shim), activity.begin());
+            let mut record = Record::begin(ledger.as_ref(), &request);
+            async move {
+                let answer = proxy(request, &client, &mut record, |name| shim.tls.asks(name)).await;
+                Ok::<_, Infallible>(answer.map(|body| Counted { body, record, _running: running }))
+            }
+        })
+    }
+
+    /// Drives a connection of HTTP/2 to its end.
+    async fn http2<S>(&self, stream: Stream, service: S) -> hyper::Result<()>
+    where
+        S: Service<Request<Incoming>, Response = Response<Counted>, Error = Infallible>,
+        S::Future: Send + 'static,
+    {
+        let connection = http2_builder(&self.shim.limits).serve_connection(TokioIo::new(stream), service);
+        self.talk(Attended::new(connection, None), http2::Connection::graceful_shutdown).await.map(drop)
+    }
+
+    /// Drives a connection of HTTP/1.1 to its end. While it rests, only its stream is left of it.
+    async fn http1<S>(&self, mut stream: Stream, mut service: S) -> hyper::Result<()>
     where
         S: Service<Request<Incoming>, Response = Response<Counted>, Error = Infallible> + Send,
         S::Future: Send,
     {
+        let lulls = Lulls::default();
         let mut read = Bytes::new();
         loop {
             let line = TokioIo::new(Line::new(read, stream, lulls.clone()));
+            let builder = http1_builder(&self.shim.times, &self.shim.limits, &lulls);
             let connection = builder.serve_connection(line, service).with_upgrades();
+            drop(builder);
             let attended = Attended::new(connection, Some(lulls.clone()));
-            // What it needs goes with it.
-            let talking = Box::pin(self.talk(attended, http1::UpgradeableConnection::graceful_shutdown));
-            let Some(resting) = talking.await? else { return Ok(()) };
-            let Some(parts) = lulls.take_apart(resting.into_connection()) else { return Ok(()) };
+            // Boxed, so that its room is given back as well.
+            let resting =
+                Box::pin(self.talk(attended, http1::UpgradeableConnection::graceful_shutdown)).await?;
+            let Some(parts) = resting.and_then(|resting| lulls.take_apart(resting.into_connection())) else {
+                return Ok(());
+            };
             (read, service) = (parts.read_buf, parts.service);
             stream = parts.io.into_inner().into_stream();
             if let Some(until) = lulls.until().filter(|_| read.is_empty()) {
@@ -237,49 +265,53 @@ impl Ends<'_> {
     async fn rest(&self, stream: &mut Stream, until: Instant) {
         let mut byte = [0];
         let readable = poll_fn(|cx| Pin::new(&mut *stream).poll_peek(cx, &mut byte));
+        let until = until.min(self.activity.idle_from(self.shim.times.idle));
         tokio::select! {
             _ = readable => {}
             () = self.drain.cancelled() => {}
-            () = self.activity.idle(self.idle) => {}
             () = sleep_until(until) => {}
         }
     }
 
-    /// Drives a connection to its end, which is asked for (`leave`) by `drain` or by a client that sends no request for so
-    /// long (`idle`); or until it rests, and gives it back.
+    /// Drives a connection to its end, which is asked for (`leave`) by `drain` or by a client that sends no request for too
+    /// long; or until it rests, and gives it back.
     async fn talk<C>(&self, mut attended: Attended<C>, leave: fn(Pin<&mut C>)) -> hyper::Result<Option<Attended<C>>>
     where
         C: Future<Output = hyper::Result<()>>,
     {
-        tokio::select! {
+        let over = pin!(async {
+            tokio::select! {
+                () = self.drain.cancelled() => true,
+                () = self.activity.idle(self.shim.times.idle) => false,
+            }
+        });
+        let drains = tokio::select! {
             // Whether it rests is known only after it.
             biased;
             ended = &mut attended => return match ended {
                 Some(ended) => ended.map(|()| None),
                 None => Ok(Some(attended)),
             },
-            () = self.drain.cancelled() => {
-                attended.stay();
-                tokio::select! {
-                    ended = &mut attended => return ended.transpose().map(|_| None),
-                    () = self.activity.first() => {}
-                    () = sleep(limits::FIRST_REQUEST) => {}
-                }
-                leave(attended.connection());
-                // Whoever drains sets the limit.
-                return attended.await.transpose().map(|_| None);
+            drains = Apart::new(over) => drains,
+        };
+        attended.stay();
+        if drains {
+            tokio::select! {
+                ended = &mut attended => return ended.transpose().map(|_| None),
+                () = self.activity.first() => {}
+                () = sleep(limits::FIRST_REQUEST) => {}
             }
-            () = self.activity.idle(self.idle) => {
-                attended.stay();
-                leave(attended.connection());
-            }
+            leave(attended.connection());
+            // Whoever drains sets the limit.
+            return attended.await.transpose().map(|_| None);
         }
+        leave(attended.connection());
         // A request that came just now still gets its answer, if that is quick: no client may rely on a connection that was
         // idle for so long.
         tokio::select! {
             ended = attended => ended.transpose().map(|_| None),
             () = sleep(limits::LEAVE) => {
-                if let Some(ledger) = self.ledger {
+                if let Some(ledger) = &self.ledger {
                     ledger.cut_off();
                 }
                 Ok(None)
@@ -368,6 +400,7 @@ impl Drop for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
     use http::Response;
     use http_body_util::Empty;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -379,7 +412,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_rests_takes_little() {
-        assert!(size(serve) <= 2048, "{}", size(serve));
+        assert!(size(serve) <= 1024, "{}", size(serve));
     }
 
     #[tokio::test(start_paused = true)]

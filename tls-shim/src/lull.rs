@@ -66,8 +66,10 @@ impl Lulls {
         B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
     {
         let awaited = self.state().awaited;
-        let parts = connection.into_parts()?;
+        let mut parts = connection.into_parts()?;
         let has_begun = !parts.read_buf.is_empty();
+        // Without a byte in it, it is still a buffer.
+        parts.read_buf = Bytes::copy_from_slice(&parts.read_buf);
         let carried = awaited.map(|awaited| Awaited { has_begun, ..awaited });
         *self.state() = State { carried, ..State::default() };
         Some(parts)

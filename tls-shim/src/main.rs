@@ -6,6 +6,7 @@
 mod access_log;
 mod activity;
 mod answer;
+mod apart;
 mod authority;
 mod body;
 mod ca_names;
