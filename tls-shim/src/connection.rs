@@ -254,6 +254,7 @@ impl Connection {
             };
             (read, service) = (parts.read_buf, parts.service);
             stream = parts.io.into_inner().into_stream();
+            tracing::debug!(read = read.len(), "a connection rests");
             if let Some(until) = lulls.until().filter(|_| read.is_empty()) {
                 self.rest(&mut stream, until).await;
             }

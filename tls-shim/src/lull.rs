@@ -256,3 +256,127 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::ready;
+
+    use http_body_util::Full;
+    use hyper::server::conn::http1::Builder;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::sleep;
+
+    const HEADER: Duration = Duration::from_secs(40);
+
+    /// A connection, to be driven, whose requests are all answered with this.
+    fn begin(
+        lulls: &Lulls,
+        read: Bytes,
+        stream: DuplexStream,
+        answer: &'static [u8],
+    ) -> Attended<
+        UpgradeableConnection<
+            TokioIo<Line<DuplexStream>>,
+            impl Service<
+                Request<Incoming>,
+                Response = Response<Full<Bytes>>,
+                Error = Infallible,
+                Future: Send,
+            > + Send,
+        >,
+    > {
+        let service =
+            service_fn(move |_: Request<Incoming>| ready(Ok(Response::new(Full::new(answer.into())))));
+        let line = TokioIo::new(Line::new(read, stream, lulls.clone()));
+        let mut builder = Builder::new();
+        builder.timer(lulls.clone()).header_read_timeout(HEADER);
+        Attended::new(builder.serve_connection(line, service).with_upgrades(), Some(lulls.clone()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rest_is_part_of_the_time_of_a_header() {
+        let (client, stream) = duplex(1024);
+        let lulls = Lulls::default();
+        let start = Instant::now();
+        let mut attended = begin(&lulls, Bytes::new(), stream, b"");
+        assert!((&mut attended).await.is_none());
+        assert_eq!(start.elapsed(), limits::REST_AFTER);
+        let parts = lulls.take_apart(attended.into_connection()).unwrap();
+        assert!(parts.read_buf.is_empty());
+        assert_eq!(lulls.until(), Some(start + HEADER));
+        sleep(HEADER / 2).await;
+        let mut attended = begin(&lulls, Bytes::new(), parts.io.into_inner().into_stream(), b"");
+        attended.stay();
+        assert!(attended.await.unwrap().unwrap_err().is_timeout());
+        assert_eq!(start.elapsed(), HEADER);
+        drop(client);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_header_is_read_again_and_neither_rests_nor_gets_more_time() {
+        let (mut client, stream) = duplex(1024);
+        let lulls = Lulls::default();
+        client.write_all(b"GET / HT").await.unwrap();
+        let mut attended = begin(&lulls, Bytes::new(), stream, b"");
+        assert!((&mut attended).await.is_none());
+        let parts = lulls.take_apart(attended.into_connection()).unwrap();
+        assert_eq!(parts.read_buf, &b"GET / HT"[..]);
+        let stream = parts.io.into_inner().into_stream();
+        let mut attended = begin(&lulls, parts.read_buf, stream, b"here");
+        tokio::select! {
+            biased;
+            _ = &mut attended => panic!("it has ended, or rests"),
+            () = sleep(HEADER / 2) => {}
+        }
+        let sent = Instant::now();
+        client.write_all(b"TP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        // From then on it may rest again.
+        assert!((&mut attended).await.is_none());
+        let mut answer = [0; 15];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        // And the next header has its own time.
+        assert_eq!(lulls.until(), Some(sent + HEADER));
+
+        let (mut client, stream) = duplex(1024);
+        let lulls = Lulls::default();
+        let start = Instant::now();
+        client.write_all(b"GET / HT").await.unwrap();
+        let mut attended = begin(&lulls, Bytes::new(), stream, b"");
+        assert!((&mut attended).await.is_none());
+        let parts = lulls.take_apart(attended.into_connection()).unwrap();
+        let attended = begin(&lulls, parts.read_buf, parts.io.into_inner().into_stream(), b"");
+        assert!(attended.await.unwrap().unwrap_err().is_timeout());
+        assert_eq!(start.elapsed(), HEADER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_does_not_rest_before_its_answer_is_written() {
+        let (mut client, stream) = duplex(32);
+        let lulls = Lulls::default();
+        let mut attended = begin(&lulls, Bytes::new(), stream, b"the last");
+        let asking = client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        tokio::select! {
+            biased;
+            asked = asking => asked.unwrap(),
+            _ = &mut attended => panic!("it has ended, or rests"),
+        }
+        // 32 bytes of the answer are written, and the client takes none.
+        tokio::select! {
+            biased;
+            _ = &mut attended => panic!("it has ended, or rests"),
+            () = sleep(HEADER / 2) => {}
+        }
+        let reading = async {
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"the last") {
+                answer.push(client.read_u8().await.unwrap());
+            }
+        };
+        let (rests, ()) = tokio::join!(&mut attended, reading);
+        assert!(rests.is_none());
+    }
+}
