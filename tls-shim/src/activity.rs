@@ -45,16 +45,19 @@ impl Activity {
     /// Waits until no request has run for so long.
     pub(crate) async fn idle(&self, limit: Duration) {
         loop {
-            let now = Instant::now();
-            let next = {
-                let state = self.state();
-                if state.running > 0 { now + limit } else { state.quiet_since + limit }
-            };
-            if next <= now {
+            let next = self.idle_from(limit);
+            if next <= Instant::now() {
                 return;
             }
             sleep_until(next).await;
         }
+    }
+
+    /// The first moment at which no request may have run for so long.
+    pub(crate) fn idle_from(&self, limit: Duration) -> Instant {
+        let state = self.state();
+        let quiet_since = if state.running > 0 { Instant::now() } else { state.quiet_since };
+        quiet_since + limit
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

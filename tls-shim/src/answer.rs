@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use crate::kept::Returns;
 use crate::multiplexed::Stream;
 
 /// The body of an answer.
@@ -14,11 +15,18 @@ pub(crate) enum Answer {
     /// Kong's, as it comes.
     Kong {
         body: Incoming,
-        /// Held until its end, where its connection carries others beside it.
-        _stream: Option<Stream>,
+        _way: Way,
     },
     /// A short one of the shim's own.
     Own(Full<Bytes>),
+}
+
+/// The way to Kong that an answer takes up until its end.
+pub(crate) enum Way {
+    /// A connection that carries nothing else meanwhile.
+    Kept(#[expect(dead_code, reason = "it is held")] Returns),
+    /// A place on one that carries others beside it.
+    Multiplexed(#[expect(dead_code, reason = "it is held")] Stream),
 }
 
 impl Body for Answer {

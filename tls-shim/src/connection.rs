@@ -1,32 +1,34 @@
 //! This knows one client's connection: a handshake, what it told, and then requests until either side ends it.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use client_cert::ProofKey;
-use http::Request;
+use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_openssl::SslStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::activity::{Activity, Running};
 use crate::answer::Answer;
+use crate::apart::Apart;
 use crate::handoff::HandOff;
 use crate::headers::Way;
 use crate::limits;
+use crate::lull::{Attended, Line, Lulls};
 use crate::metrics::{Failure, Metrics};
-use crate::places::Places;
+use crate::places::{Place, Places};
 use crate::plugin_server::PluginServer;
 use crate::proxy::{Client, proxy};
 use crate::proxy_protocol::{self, Addresses, HeaderError};
@@ -36,6 +38,9 @@ use crate::stall::Stall;
 use crate::tls::{Handshake, Tls};
 use crate::tunnel::After;
 use crate::upstream::{Kong, Upstream};
+
+/// What a client sends and is sent.
+type Stream = SslStream<Stall<TcpStream>>;
 
 /// What all connections share.
 #[derive(Clone)]
@@ -87,9 +92,11 @@ pub(crate) async fn serve(
     port: u16,
     shim: Arc<Shim>,
     drain: CancellationToken,
+    _place: Place,
 ) {
     let _open = shim.metrics.open();
-    let greeted = greet(stream, peer, port, &shim);
+    // Boxed, so that its room is not kept for as long as the connection lives.
+    let greeted = Box::pin(greet(stream, peer, port, &shim));
     let (stream, addresses, handshake) = tokio::select! {
         // It has sent no request yet, and is not going to.
         () = too_late(&drain) => return,
@@ -106,67 +113,64 @@ pub(crate) async fn serve(
         },
     };
     let peer = addresses.client;
-    shim.metrics.connected(&handshake);
-    let ledger = shim.observers.as_ref().map(|observers| {
-        Arc::new(Ledger::new(Connected::new(&addresses, &handshake), Arc::clone(observers)))
-    });
-    let Handshake { server_name, asked, presented, resumed, http2, .. } = handshake;
-    let has_presented = presented.is_some();
-    let sni = server_name.as_str();
-    tracing::debug!(%peer, sni, asked, presented = has_presented, resumed, http2, "connected");
-
-    let hand_off = presented
-        .map(|presented| HandOff::new(presented, server_name.as_str(), Arc::clone(&shim.proof_key)))
-        .transpose();
-    let hand_off = match hand_off {
-        Ok(hand_off) => hand_off,
-        // Never on without it: the client would pass for one that has no certificate.
-        Err(error) => return tracing::warn!(%peer, %error, "closed a connection"),
-    };
-    let upstream = Upstream::new(Arc::clone(&shim.kong), &server_name, addresses);
-    let way = Way { client: peer.ip(), port: addresses.server.port() };
-    let (times, limits) = (shim.times, shim.limits);
-    let client = Arc::new(Client {
-        way,
-        hand_off,
-        asked,
-        plugin_server: shim.plugin_server.clone(),
-        after: After::default(),
-        upstream,
-        header_fields: limits.header_fields,
-        answer_limit: times.upstream_answer,
-    });
-
+    let http2 = handshake.http2;
+    let Some((client, ledger)) = prepare(handshake, addresses, &shim) else { return };
     let activity = Arc::new(Activity::default());
-    let running = Arc::clone(&activity);
-    let asking = Arc::clone(&client);
-    let recording = ledger.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (client, shim, running) = (Arc::clone(&asking), Arc::clone(&shim), running.begin());
-        let mut record = Record::begin(recording.as_ref(), &request);
-        async move {
-            let answer = proxy(request, &client, &mut record, |name| shim.tls.asks(name)).await;
-            Ok::<_, Infallible>(answer.map(|body| Counted { body, record, _running: running }))
-        }
-    });
-    let io = TokioIo::new(stream);
+    let connection = Connection { shim, activity, ledger, drain };
+    let service = connection.service(&client);
     let served = if http2 {
-        let connection = http2_builder(&limits).serve_connection(io, service);
-        let leave = http2::Connection::graceful_shutdown;
-        talk(connection, leave, &activity, times.idle, ledger.as_deref(), &drain).await
+        Box::pin(connection.http2(stream, service)).await
     } else {
-        let connection = http1_builder(&times, &limits).serve_connection(io, service).with_upgrades();
-        let leave = http1::UpgradeableConnection::graceful_shutdown;
-        talk(connection, leave, &activity, times.idle, ledger.as_deref(), &drain).await
+        connection.http1(stream, service).await
     };
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "a connection broke");
     }
     // A tunnel has no end of its own that `drain` could ask for: whoever drains cuts it off.
-    match client.after.run(times.tunnel_idle).await {
+    match Box::pin(client.after.run(connection.shim.times.tunnel_idle)).await {
         Ok(()) => tracing::debug!(%peer, "a connection ended"),
         Err(error) => tracing::debug!(%peer, %error, "a tunnel broke"),
     }
+}
+
+/// What all requests of a connection have in common; none where there can be no request.
+fn prepare(
+    handshake: Handshake,
+    addresses: Addresses,
+    shim: &Shim,
+) -> Option<(Arc<Client>, Option<Arc<Ledger>>)> {
+    shim.metrics.connected(&handshake);
+    let ledger = shim.observers.as_ref().map(|observers| {
+        Arc::new(Ledger::new(Connected::new(&addresses, &handshake), Arc::clone(observers)))
+    });
+    let Handshake { server_name, asked, presented, resumed, http2, .. } = handshake;
+    let peer = addresses.client;
+    let has_presented = presented.is_some();
+    let sni = server_name.as_str();
+    tracing::debug!(%peer, sni, asked, presented = has_presented, resumed, http2, "connected");
+
+    let hand_off = presented
+        .map(|presented| HandOff::new(&presented, server_name.as_str(), Arc::clone(&shim.proof_key)))
+        .transpose();
+    let hand_off = match hand_off {
+        Ok(hand_off) => hand_off,
+        Err(error) => {
+            // Never on without it: the client would pass for one that has no certificate.
+            tracing::warn!(%peer, %error, "closed a connection");
+            return None;
+        }
+    };
+    let client = Client {
+        way: Way { client: peer.ip(), port: addresses.server.port() },
+        hand_off,
+        asked,
+        plugin_server: shim.plugin_server.clone(),
+        after: After::default(),
+        upstream: Upstream::new(Arc::clone(&shim.kong), &server_name, addresses),
+        header_fields: shim.limits.header_fields,
+        answer_limit: shim.times.upstream_answer,
+    };
+    Some((Arc::new(client), ledger))
 }
 
 /// Hears who connects from where, and does the handshake.
@@ -175,7 +179,7 @@ async fn greet(
     peer: SocketAddr,
     port: u16,
     shim: &Shim,
-) -> Result<(SslStream<Stall<TcpStream>>, Addresses, Handshake), GreetError> {
+) -> Result<(Stream, Addresses, Handshake), GreetError> {
     let direct = Addresses { client: peer, server: (stream.local_addr()?.ip(), port).into() };
     let addresses = match &shim.fronts {
         None => direct,
@@ -186,43 +190,133 @@ async fn greet(
     Ok((stream, addresses, handshake))
 }
 
-/// Drives a connection to its end, which is asked for (`leave`) by `drain` or by a client that sends no request for so
-/// long (`idle`).
-async fn talk<C>(
-    connection: C,
-    leave: fn(Pin<&mut C>),
-    activity: &Activity,
-    idle: Duration,
-    ledger: Option<&Ledger>,
-    drain: &CancellationToken,
-) -> hyper::Result<()>
-where
-    C: Future<Output = hyper::Result<()>>,
-{
-    let mut connection = pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return ended,
-        () = drain.cancelled() => {
+/// A connection after its handshake, apart from its stream.
+struct Connection {
+    shim: Arc<Shim>,
+    activity: Arc<Activity>,
+    ledger: Option<Arc<Ledger>>,
+    drain: CancellationToken,
+}
+
+impl Connection {
+    /// What answers the requests of this client.
+    fn service(
+        &self,
+        client: &Arc<Client>,
+    ) -> impl Service<
+        Request<Incoming>,
+        Response = Response<Counted>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Send
+    + use<> {
+        let (client, shim) = (Arc::clone(client), Arc::clone(&self.shim));
+        let (activity, ledger) = (Arc::clone(&self.activity), self.ledger.clone());
+        service_fn(move |request: Request<Incoming>| {
+            let (client, shim, running) = (Arc::clone(&client), Arc::clone(&shim), activity.begin());
+            let mut record = Record::begin(ledger.as_ref(), &request);
+            async move {
+                let answer = proxy(request, &client, &mut record, |name| shim.tls.asks(name)).await;
+                Ok::<_, Infallible>(answer.map(|body| Counted { body, record, _running: running }))
+            }
+        })
+    }
+
+    /// Drives a connection of HTTP/2 to its end.
+    async fn http2<S>(&self, stream: Stream, service: S) -> hyper::Result<()>
+    where
+        S: Service<Request<Incoming>, Response = Response<Counted>, Error = Infallible>,
+        S::Future: Send + 'static,
+    {
+        let connection = http2_builder(&self.shim.limits).serve_connection(TokioIo::new(stream), service);
+        self.talk(Attended::new(connection, None), http2::Connection::graceful_shutdown).await.map(drop)
+    }
+
+    /// Drives a connection of HTTP/1.1 to its end. While it rests, only its stream is left of it.
+    async fn http1<S>(&self, mut stream: Stream, mut service: S) -> hyper::Result<()>
+    where
+        S: Service<Request<Incoming>, Response = Response<Counted>, Error = Infallible> + Send,
+        S::Future: Send,
+    {
+        let lulls = Lulls::default();
+        let mut read = Bytes::new();
+        loop {
+            let line = TokioIo::new(Line::new(read, stream, lulls.clone()));
+            let builder = http1_builder(&self.shim.times, &self.shim.limits, &lulls);
+            let connection = builder.serve_connection(line, service).with_upgrades();
+            drop(builder);
+            let attended = Attended::new(connection, Some(lulls.clone()));
+            // Boxed, so that its room is given back as well.
+            let resting =
+                Box::pin(self.talk(attended, http1::UpgradeableConnection::graceful_shutdown)).await?;
+            let Some(parts) = resting.and_then(|resting| lulls.take_apart(resting.into_connection())) else {
+                return Ok(());
+            };
+            (read, service) = (parts.read_buf, parts.service);
+            stream = parts.io.into_inner().into_stream();
+            tracing::debug!(read = read.len(), "a connection rests");
+            if let Some(until) = lulls.until().filter(|_| read.is_empty()) {
+                self.rest(&mut stream, until).await;
+            }
+        }
+    }
+
+    /// Waits for something to be done about a connection that rests: to read, to say that time is up, or to leave. Nothing is
+    /// taken from the stream, nor judged: hyper finds it as if it had been there all along.
+    async fn rest(&self, stream: &mut Stream, until: Instant) {
+        let mut byte = [0];
+        let readable = poll_fn(|cx| Pin::new(&mut *stream).poll_peek(cx, &mut byte));
+        let until = until.min(self.activity.idle_from(self.shim.times.idle));
+        tokio::select! {
+            _ = readable => {}
+            () = self.drain.cancelled() => {}
+            () = sleep_until(until) => {}
+        }
+    }
+
+    /// Drives a connection to its end, which is asked for (`leave`) by `drain` or by a client that sends no request for too
+    /// long; or until it rests, and gives it back.
+    async fn talk<C>(&self, mut attended: Attended<C>, leave: fn(Pin<&mut C>)) -> hyper::Result<Option<Attended<C>>>
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let over = pin!(async {
             tokio::select! {
-                ended = connection.as_mut() => return ended,
-                () = activity.first() => {}
+                () = self.drain.cancelled() => true,
+                () = self.activity.idle(self.shim.times.idle) => false,
+            }
+        });
+        let drains = tokio::select! {
+            // Whether it rests is known only after it.
+            biased;
+            ended = &mut attended => return match ended {
+                Some(ended) => ended.map(|()| None),
+                None => Ok(Some(attended)),
+            },
+            drains = Apart::new(over) => drains,
+        };
+        attended.stay();
+        if drains {
+            tokio::select! {
+                ended = &mut attended => return ended.transpose().map(|_| None),
+                () = self.activity.first() => {}
                 () = sleep(limits::FIRST_REQUEST) => {}
             }
-            leave(connection.as_mut());
+            leave(attended.connection());
             // Whoever drains sets the limit.
-            return connection.await;
+            return attended.await.transpose().map(|_| None);
         }
-        () = activity.idle(idle) => leave(connection.as_mut()),
-    }
-    // A request that came just now still gets its answer, if that is quick: no client may rely on a connection that was
-    // idle for so long.
-    tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = sleep(limits::LEAVE) => {
-            if let Some(ledger) = ledger {
-                ledger.cut_off();
+        leave(attended.connection());
+        // A request that came just now still gets its answer, if that is quick: no client may rely on a connection that was
+        // idle for so long.
+        tokio::select! {
+            ended = attended => ended.transpose().map(|_| None),
+            () = sleep(limits::LEAVE) => {
+                if let Some(ledger) = &self.ledger {
+                    ledger.cut_off();
+                }
+                Ok(None)
             }
-            Ok(())
         }
     }
 }
@@ -234,10 +328,10 @@ async fn too_late(drain: &CancellationToken) {
     sleep(limits::FIRST_REQUEST).await;
 }
 
-fn http1_builder(times: &TimeLimits, limits: &Limits) -> http1::Builder {
+fn http1_builder(times: &TimeLimits, limits: &Limits, lulls: &Lulls) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
+        .timer(lulls.clone())
         .header_read_timeout(times.header)
         .max_headers(limits.header_fields)
         .max_header_size(limits.header_bytes);
@@ -307,10 +401,20 @@ impl Drop for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
     use http::Response;
     use http_body_util::Empty;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-    use tokio::time::Instant;
+
+    /// The bytes of the future that a function gives.
+    fn size<A, B, C, D, E, F, Fut>(_: impl FnOnce(A, B, C, D, E, F) -> Fut) -> usize {
+        size_of::<Fut>()
+    }
+
+    #[test]
+    fn a_connection_that_rests_takes_little() {
+        assert!(size(serve) <= 1024, "{}", size(serve));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_header_has_to_come_in_time() {
@@ -319,9 +423,12 @@ mod tests {
         let service = service_fn(async |_: Request<Incoming>| {
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         });
-        let served = tokio::spawn(
-            http1_builder(&times, &Limits::default()).serve_connection(TokioIo::new(stream), service),
-        );
+        let lulls = Lulls::default();
+        let builder = http1_builder(&times, &Limits::default(), &lulls);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut attended = Attended::new(connection, Some(lulls));
+        attended.stay();
+        let served = tokio::spawn(attended);
         let start = Instant::now();
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n").await.unwrap();
         // Never silent for long, and never done.
@@ -331,7 +438,7 @@ mod tests {
             }
             client.read_to_end(&mut Vec::new()).await
         });
-        assert!(served.await.unwrap().unwrap_err().is_timeout());
+        assert!(served.await.unwrap().unwrap().unwrap_err().is_timeout());
         assert_eq!(start.elapsed(), times.header);
         slow.await.unwrap().unwrap();
     }

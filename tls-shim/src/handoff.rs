@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use client_cert::{MAX_HEADER_BYTES, Presented, Proof, ProofKey};
+use client_cert::{Digests, MAX_HEADER_BYTES, Presented, Proof, ProofKey};
 use http::HeaderValue;
 
 /// How old a proof may become on a connection before the next request gets a new one. A third of
@@ -12,8 +12,8 @@ const RENEWED_AFTER: Duration = Duration::from_secs(10);
 
 /// The hand-off of one connection.
 pub(crate) struct HandOff {
-    presented: Presented,
-    server_name: String,
+    digests: Digests,
+    server_name: Box<str>,
     key: Arc<ProofKey>,
     leaf: HeaderValue,
     chain: Option<HeaderValue>,
@@ -43,18 +43,18 @@ impl HandOff {
     ///
     /// # Errors
     /// The certificates are too large; such a client must not go on as one that has none.
-    pub(crate) fn new(presented: Presented, server_name: &str, key: Arc<ProofKey>) -> Result<Self, TooLarge> {
+    pub(crate) fn new(presented: &Presented, server_name: &str, key: Arc<ProofKey>) -> Result<Self, TooLarge> {
         let (leaf, chain) = (presented.leaf_header(), presented.chain_header());
         let bytes = leaf.len() + chain.as_ref().map_or(0, String::len);
         if bytes > MAX_HEADER_BYTES {
             return Err(TooLarge(bytes));
         }
         Ok(Self {
-            presented,
-            server_name: server_name.to_owned(),
+            digests: presented.digests(),
+            server_name: server_name.into(),
             key,
-            leaf: value(leaf),
-            chain: chain.map(value),
+            leaf: value(&leaf),
+            chain: chain.as_deref().map(value),
             proof: Mutex::new(None),
         })
     }
@@ -72,7 +72,7 @@ impl HandOff {
                 proof.clone()
             }
             _ => {
-                let proof = value(Proof::write(&self.key, &self.presented, &self.server_name, now));
+                let proof = value(&Proof::write_over(&self.key, &self.digests, &self.server_name, now));
                 *kept = Some((now, proof.clone()));
                 proof
             }
@@ -80,17 +80,21 @@ impl HandOff {
     }
 }
 
-fn value(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).expect("base64 and punctuation")
+/// A copy, which takes no more room than there are bytes: it stays for as long as the connection.
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("base64 and punctuation")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn presented(leaf: usize) -> Presented {
+        Presented { leaf: vec![1; leaf], chain: vec![vec![2; 10]] }
+    }
+
     fn hand_off(leaf: usize) -> Result<HandOff, TooLarge> {
-        let presented = Presented { leaf: vec![1; leaf], chain: vec![vec![2; 10]] };
-        HandOff::new(presented, "a.example", Arc::new(ProofKey::from_bytes([7; 32])))
+        HandOff::new(&presented(leaf), "a.example", Arc::new(ProofKey::from_bytes([7; 32])))
     }
 
     #[test]
@@ -113,7 +117,7 @@ mod tests {
         let values = hand_off.values(now);
         let chain = values.chain.as_ref().map(HeaderValue::as_bytes);
         let read = Presented::from_headers(values.leaf.as_bytes(), chain).unwrap();
-        assert_eq!(read, hand_off.presented);
+        assert_eq!(read, presented(10));
         let key = ProofKey::from_bytes([7; 32]);
         let proof = Proof::check(&key, &read, values.proof.as_bytes(), now).unwrap();
         assert_eq!(proof.sni, "a.example");

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::client::conn::http1::SendRequest;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::body::Outgoing;
@@ -20,6 +21,28 @@ struct All {
     by_name: HashMap<Sni, Vec<Waiting>>,
     count: usize,
     swept: Option<Instant>,
+}
+
+/// A connection that is kept as soon as this is dropped, with the answer that came on it: by then it is mostly ready for
+/// the next request, and nothing has to wait for that.
+pub(crate) struct Returns {
+    kept: Arc<Kept>,
+    /// None once it was given back.
+    connection: Option<(Sni, SendRequest<Outgoing>)>,
+}
+
+impl Returns {
+    pub(crate) fn new(kept: &Arc<Kept>, name: Sni, sender: SendRequest<Outgoing>) -> Self {
+        Self { kept: Arc::clone(kept), connection: Some((name, sender)) }
+    }
+}
+
+impl Drop for Returns {
+    fn drop(&mut self) {
+        if let Some((name, sender)) = self.connection.take() {
+            self.kept.put(name, sender);
+        }
+    }
 }
 
 struct Waiting {
@@ -47,12 +70,14 @@ impl Kept {
     }
 
     /// Keeps a connection once its answer has come to an end, and the request too. Until then nobody else gets it.
-    pub(crate) fn put(self: &Arc<Self>, name: Sni, mut sender: SendRequest<Outgoing>) {
+    fn put(self: &Arc<Self>, name: Sni, mut sender: SendRequest<Outgoing>) {
         if sender.is_ready() {
             return self.all().add(name, sender);
         }
+        // Where there is none any more, the connection ends with it.
+        let Ok(runtime) = Handle::try_current() else { return };
         let kept = Arc::clone(self);
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             // Where the answer is given up in the middle, the connection ends, and is never ready.
             if sender.ready().await.is_ok() {
                 kept.all().add(name, sender);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::connection::{self, Shim};
 use crate::inherited::Inherited;
 use crate::limits;
+use crate::places::Place;
 use crate::settings::Listen;
 
 /// An address cannot be listened on.
@@ -75,28 +76,19 @@ pub(crate) async fn accept(
             () = drain.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let place = match &accepted {
-            Ok(_) => tokio::select! {
-                () = drain.cancelled() => return,
-                place = places.take() => Some(place),
-            },
-            Err(_) => None,
+        let served = match accepted {
+            Ok((stream, peer)) => {
+                let place = tokio::select! {
+                    () = drain.cancelled() => return,
+                    place = places.take() => place,
+                };
+                serve(&listener, stream, peer, shim.load_full(), drain.clone(), place)
+            }
+            Err(error) => Err(error),
         };
-        let served = accepted.and_then(|(stream, peer)| {
-            stream.set_nodelay(true)?;
-            Ok(connection::serve(
-                stream,
-                peer,
-                listener.local_addr()?.port(),
-                shim.load_full(),
-                drain.clone(),
-            ))
-        });
         match served {
-            Ok(served) => drop(connections.spawn(async move {
-                let _place = place;
-                served.await;
-            })),
+            // The task is this and nothing around it, which would be a second copy.
+            Ok(served) => drop(connections.spawn(served)),
             Err(error) if is_of_the_connection(&error) => {
                 tracing::debug!(%error, "a connection ended before it was accepted");
             }
@@ -107,6 +99,18 @@ pub(crate) async fn accept(
             }
         }
     }
+}
+
+fn serve(
+    listener: &TcpListener,
+    stream: TcpStream,
+    peer: SocketAddr,
+    shim: Arc<Shim>,
+    drain: CancellationToken,
+    place: Place,
+) -> io::Result<impl Future<Output = ()> + use<>> {
+    stream.set_nodelay(true)?;
+    Ok(connection::serve(stream, peer, listener.local_addr()?.port(), shim, drain, place))
 }
 
 /// Whether the client is gone, rather than the system in trouble.

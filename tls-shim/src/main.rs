@@ -6,6 +6,7 @@
 mod access_log;
 mod activity;
 mod answer;
+mod apart;
 mod authority;
 mod body;
 mod ca_names;
@@ -24,6 +25,7 @@ mod kept;
 mod limits;
 mod list;
 mod listen;
+mod lull;
 mod metrics;
 mod multiplexed;
 mod patience;

@@ -333,6 +333,9 @@ fn builder(settings: &TlsSettings) -> Result<SslAcceptorBuilder, ErrorStack> {
     raw::prefer_own_order(&mut builder);
     // A chain is what stands in the certificate's file: OpenSSL has no CAs to look for more.
     builder.set_mode(SslMode::NO_AUTO_CHAIN);
+    // A record is read in one go, rather than its header first, and the read that finds nothing after it is saved, too. What
+    // was read too much of is OpenSSL's until it is asked for: nobody looks at the socket without asking it.
+    builder.set_read_ahead(true);
     resume_by_tickets(&mut builder)?;
     builder.set_alpn_select_callback(|_, offered| {
         // Refusing what we do not speak keeps other protocols' messages from being sent to us (RFC 7301, section

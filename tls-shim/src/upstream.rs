@@ -8,11 +8,11 @@ use http::{Request, Response, Uri, Version};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Way};
 use crate::body::Outgoing;
 use crate::dial::{Caller, Dial, DialError, Protocol};
 use crate::file::FileError;
-use crate::kept::Kept;
+use crate::kept::{Kept, Returns};
 use crate::limits;
 use crate::multiplexed::{Multiplexed, Room};
 use crate::proxy_protocol::Addresses;
@@ -114,8 +114,8 @@ impl Upstream {
             };
             match sender.try_send_request(request).await {
                 Ok(response) => {
-                    self.kept.put(name, sender);
-                    return Ok(response.map(|body| Answer::Kong { body, _stream: None }));
+                    let way = Way::Kept(Returns::new(&self.kept, name, sender));
+                    return Ok(response.map(|body| Answer::Kong { body, _way: way }));
                 }
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if is_kept => request = unsent,
@@ -148,7 +148,9 @@ impl Upstream {
             let Room { mut sender, stream, is_kept } =
                 self.multiplexed.room(async || open_http2(dial, &self.caller).await).await?;
             match sender.try_send_request(request).await {
-                Ok(response) => return Ok(response.map(|body| Answer::Kong { body, _stream: Some(stream) })),
+                Ok(response) => {
+                    return Ok(response.map(|body| Answer::Kong { body, _way: Way::Multiplexed(stream) }));
+                }
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if is_kept => request = unsent,
                     _ => return Err(error.into_error().into()),

@@ -57,10 +57,11 @@ impl Logging {
     }
 }
 
-/// All lines; each is whole as soon as it is there.
+/// All lines that are there; of one that is just being written, a part may be.
 fn lines(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();
-    text.lines()
+    text.split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
         .collect()
 }

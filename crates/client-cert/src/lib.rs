@@ -14,4 +14,4 @@ mod proof;
 
 pub use key::{KeyFileError, ProofKey, read_key_file};
 pub use presented::{MAX_CERTIFICATES, MAX_HEADER_BYTES, MalformedHeader, Presented};
-pub use proof::{LIFETIME, MAX_CLOCK_SKEW, Proof, ProofError};
+pub use proof::{Digests, LIFETIME, MAX_CLOCK_SKEW, Proof, ProofError};

@@ -24,6 +24,13 @@ const VERSION: &str = "v1";
 /// Keeps this MAC from being taken for one over anything else under the same key.
 const CONTEXT: &[u8] = b"kong-mtls-auth Client-Cert-Proof v1";
 
+/// All of a client's certificates that a proof depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digests {
+    leaf: [u8; 32],
+    chain: [u8; 32],
+}
+
 /// What is proven about a hand-off: everything that goes under the MAC but the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {
@@ -53,6 +60,11 @@ pub enum ProofError {
 impl Proof {
     /// Writes the value of `Client-Cert-Proof`.
     pub fn write(key: &ProofKey, presented: &Presented, sni: &str, now: SystemTime) -> String {
+        Self::write_over(key, &presented.digests(), sni, now)
+    }
+
+    /// The same for certificates of which only the digests were kept.
+    pub fn write_over(key: &ProofKey, presented: &Digests, sni: &str, now: SystemTime) -> String {
         let proof = Self { sni: sni.to_owned(), issued_at: unix_seconds(now) };
         let mac = proof.mac(key, presented).finalize().into_bytes();
         format!(
@@ -75,7 +87,7 @@ impl Proof {
         now: SystemTime,
     ) -> Result<Self, ProofError> {
         let (proof, mac) = Self::parse(value).ok_or(ProofError::Malformed)?;
-        proof.mac(key, presented).verify_slice(&mac).map_err(|_| ProofError::Mismatch)?;
+        proof.mac(key, &presented.digests()).verify_slice(&mac).map_err(|_| ProofError::Mismatch)?;
         let now = unix_seconds(now);
         if proof.issued_at > now.saturating_add(MAX_CLOCK_SKEW.as_secs()) {
             return Err(ProofError::FromTheFuture);
@@ -98,15 +110,22 @@ impl Proof {
     }
 
     /// Every variable part has a length or is of fixed size, so that no two hand-offs give the same input.
-    fn mac(&self, key: &ProofKey, presented: &Presented) -> Hmac<Sha256> {
+    fn mac(&self, key: &ProofKey, presented: &Digests) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(key.bytes()).expect("HMAC takes keys of any length");
         mac.update(CONTEXT);
         mac.update(&self.issued_at.to_be_bytes());
         mac.update(&(self.sni.len() as u64).to_be_bytes());
         mac.update(self.sni.as_bytes());
-        mac.update(&Sha256::digest(&presented.leaf));
-        mac.update(&chain_digest(&presented.chain));
+        mac.update(&presented.leaf);
+        mac.update(&presented.chain);
         mac
+    }
+}
+
+impl Presented {
+    /// What a proof goes over.
+    pub fn digests(&self) -> Digests {
+        Digests { leaf: Sha256::digest(&self.leaf).into(), chain: chain_digest(&self.chain) }
     }
 }
 

@@ -1,0 +1,62 @@
+"""This knows how results are shown: a table in Markdown, and charts."""
+
+from xml.sax.saxutils import escape
+
+OURS, PEER = "#2a6f97", "#adb5bd"
+
+
+def shown(value):
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"
+
+
+def verdict(results, builds):
+    """For each of our builds, its share of the better peer, and what was to be reached."""
+    row, fronts = results["row"], results["fronts"]
+    peers = [fronts[name]["median"] for name in fronts if name not in builds]
+    if not peers:
+        return {}
+    best = min(peers)
+    return {name: (fronts[name]["median"] / best, row["targets"].get(name)) for name in builds if name in fronts}
+
+
+def table(all_results, builds):
+    """Rows of work by fronts."""
+    fronts = list(dict.fromkeys(name for results in all_results for name in results["fronts"]))
+    lines = ["| work | unit | " + " | ".join(fronts) + " | of the better peer |",
+             "|---|---|" + "---|" * len(fronts) + "---|"]
+    for results in all_results:
+        cells = []
+        for name in fronts:
+            got = results["fronts"].get(name)
+            cells.append(f"{shown(got['median'])} ({shown(got['least'])}–{shown(got['most'])})" if got else "")
+        shares = []
+        for name, (share, target) in verdict(results, builds).items():
+            reached = "" if target is None else f" (at most {target}: {'reached' if share <= target else '**not reached**'})"
+            shares.append(f"{name} {share:.2f}{reached}")
+        lines.append(f"| {results['row']['says']} | {results['row']['unit']} | {' | '.join(cells)} | {'; '.join(shares)} |")
+    return "\n".join(lines)
+
+
+def chart(results, builds):
+    """Bars of one row, less is better."""
+    fronts = results["fronts"]
+    height, left, width = 26, 110, 420
+    most = max(got["most"] for got in fronts.values()) or 1
+    parts = []
+    for position, (name, got) in enumerate(fronts.items()):
+        top = 34 + position * height
+        length = got["median"] / most * width
+        low, high = (left + got[edge] / most * width for edge in ("least", "most"))
+        colour = OURS if name in builds else PEER
+        parts.append(
+            f'<text x="{left - 8}" y="{top + 14}" text-anchor="end">{escape(name)}</text>'
+            f'<rect x="{left}" y="{top}" width="{length:.1f}" height="18" fill="{colour}"/>'
+            f'<path d="M{low:.1f} {top + 9}H{high:.1f}" stroke="#212529"/>'
+            f'<text x="{left + max(length, high - left) + 8:.1f}" y="{top + 14}">{shown(got["median"])} {results["row"]["unit"]}</text>'
+        )
+    total = 42 + len(fronts) * height
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="680" height="{total}" font-family="sans-serif" font-size="13">'
+        f'<rect width="680" height="{total}" fill="#fff"/><text x="8" y="20" font-weight="bold">'
+        f'{escape(results["row"]["says"])}</text>{"".join(parts)}</svg>\n'
+    )

@@ -1,0 +1,181 @@
+//! This knows how to connect to a TLS front and to ask it for something.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::{Request, Uri, Version as HttpVersion};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use openssl::ssl::{
+    Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslSession, SslSessionCacheMode,
+    SslVerifyMode, SslVersion,
+};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::net::TcpStream;
+use tokio_openssl::SslStream;
+
+use crate::{Http, To, Version};
+
+/// What went wrong: a load counts only if nothing did.
+pub(crate) type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// The last session that a server gave.
+type Session = Arc<Mutex<Option<SslSession>>>;
+
+/// A front, and how to come to it.
+#[derive(Clone)]
+pub(crate) struct Front {
+    address: SocketAddr,
+    context: SslContext,
+    session: Session,
+    sni: String,
+    http: Http,
+    target: Uri,
+}
+
+/// A connection to it.
+pub(crate) struct Connection {
+    sender: Sender,
+    /// Whether it resumed an earlier session.
+    pub(crate) resumed: bool,
+    host: String,
+    target: Uri,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Front {
+    pub(crate) fn new(to: &To) -> Result<Self, Error> {
+        let session = Session::default();
+        let mut builder = SslContextBuilder::new(SslMethod::tls_client())?;
+        let version = match to.tls {
+            Version::Tls12 => SslVersion::TLS1_2,
+            Version::Tls13 => SslVersion::TLS1_3,
+        };
+        builder.set_min_proto_version(Some(version))?;
+        builder.set_max_proto_version(Some(version))?;
+        // The server is ours, and who it is is not what is measured.
+        builder.set_verify(SslVerifyMode::NONE);
+        // In TLS 1.2 the curve of the server's certificate must be among them (RFC 8422, section 5.1).
+        builder.set_groups_list("X25519:P-256")?;
+        if let (Some(cert), Some(key)) = (&to.cert, &to.key) {
+            builder.set_certificate_chain_file(cert)?;
+            builder.set_private_key_file(key, SslFiletype::PEM)?;
+        }
+        builder.set_alpn_protos(match to.http {
+            Http::Http1 => b"\x08http/1.1",
+            Http::Http2 => b"\x02h2",
+        })?;
+        builder.set_session_cache_mode(SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL);
+        let keep = Arc::clone(&session);
+        builder.set_new_session_callback(move |_, session| {
+            *keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+        });
+        let target = match to.http {
+            Http::Http1 => to.path.parse()?,
+            Http::Http2 => format!("https://{}{}", to.sni, to.path).parse()?,
+        };
+        Ok(Self {
+            address: to.connect,
+            context: builder.build(),
+            session,
+            sni: to.sni.clone(),
+            http: to.http,
+            target,
+        })
+    }
+
+    /// Connects; with `resume`, by the last session that was given, where there is one.
+    pub(crate) async fn connect(&self, resume: bool) -> Result<Connection, Error> {
+        let mut ssl = Ssl::new(&self.context)?;
+        ssl.set_hostname(&self.sni)?;
+        if resume {
+            let session = self.session.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(session) = session {
+                resume_by(&mut ssl, &session)?;
+            }
+        }
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let mut stream = SslStream::new(ssl, stream)?;
+        Pin::new(&mut stream).connect().await?;
+        let resumed = stream.ssl().session_reused();
+        let io = TokioIo::new(stream);
+        let sender = match self.http {
+            Http::Http1 => {
+                let (sender, connection) = http1::handshake(io).await?;
+                tokio::spawn(connection);
+                Sender::Http1(sender)
+            }
+            Http::Http2 => {
+                let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                    .initial_stream_window_size(4 << 20)
+                    .initial_connection_window_size(16 << 20)
+                    .handshake(io)
+                    .await?;
+                tokio::spawn(connection);
+                Sender::Http2(sender)
+            }
+        };
+        Ok(Connection { sender, resumed, host: self.sni.clone(), target: self.target.clone() })
+    }
+}
+
+/// A session counts for a connection only in the context that it came from, which is the same here.
+#[allow(unsafe_code, reason = "the binding cannot know which context a session came from")]
+fn resume_by(ssl: &mut Ssl, session: &SslSession) -> Result<(), Error> {
+    // SAFETY: the session comes from the only context that there is.
+    unsafe { ssl.set_session(session) }.map_err(Into::into)
+}
+
+impl Connection {
+    /// One that shares this connection, for another request at the same time. HTTP/2 only.
+    pub(crate) fn share(&self) -> Option<Self> {
+        match &self.sender {
+            Sender::Http1(_) => None,
+            Sender::Http2(sender) => Some(Self {
+                sender: Sender::Http2(sender.clone()),
+                resumed: self.resumed,
+                host: self.host.clone(),
+                target: self.target.clone(),
+            }),
+        }
+    }
+
+    /// Asks once, and gives the length of the answer's body once all of it is there.
+    pub(crate) async fn ask(&mut self, body: Bytes) -> Result<u64, Error> {
+        let has_body = !body.is_empty();
+        let mut request = Request::new(Full::new(body));
+        *request.uri_mut() = self.target.clone();
+        if has_body {
+            *request.method_mut() = http::Method::POST;
+        }
+        let response = match &mut self.sender {
+            Sender::Http1(sender) => {
+                request.headers_mut().insert(HOST, self.host.parse()?);
+                sender.ready().await?;
+                sender.send_request(request).await?
+            }
+            Sender::Http2(sender) => {
+                *request.version_mut() = HttpVersion::HTTP_2;
+                sender.ready().await?;
+                sender.send_request(request).await?
+            }
+        };
+        if response.status() != 200 {
+            return Err(format!("status {}", response.status()).into());
+        }
+        let mut body = response.into_body();
+        let mut length = 0;
+        while let Some(frame) = body.frame().await {
+            length += frame?.data_ref().map_or(0, Bytes::len) as u64;
+        }
+        Ok(length)
+    }
+}
