@@ -24,8 +24,8 @@ use crate::verify::{self, Verified};
 /// wanted again is started again, at the cost of two calls.
 pub(crate) const IDLE: Duration = Duration::from_secs(3600);
 
-/// How many verified certificates are remembered, over all instances: a few kilobytes each.
-const VERIFIED_CERTIFICATES: u64 = 10_000;
+/// How many verified certificates are remembered, over all instances, where nobody says otherwise.
+pub(crate) const VERIFIED_CERTIFICATES: u32 = 10_000;
 
 /// How many addresses an instance remembers whether Kong trusts them.
 const PEERS: u64 = 1_000;
@@ -42,8 +42,14 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(entities: EntitySource, proof_key: ProofKey, time_limit: Duration) -> Self {
-        let verified = moka::sync::Cache::new(VERIFIED_CERTIFICATES);
+        let verified = moka::sync::Cache::new(VERIFIED_CERTIFICATES.into());
         Self { entities, proof_key, time_limit, metrics: Metrics::new(), verified }
+    }
+
+    /// The same, with room for so many verified certificates.
+    #[must_use]
+    pub(crate) fn with_verified_certificates(self, most: u32) -> Self {
+        Self { verified: moka::sync::Cache::new(most.into()), ..self }
     }
 }
 
