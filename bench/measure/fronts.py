@@ -34,6 +34,7 @@ http {{
     location = /100m {{ root {folder}; }}
     # The whole body is read before there is an answer, as an application does.
     location /up {{ proxy_pass http://{LOOPBACK}:{self.port}/; client_body_buffer_size 128m; }}
+    location = /whoami {{ return 200 $http_x_consumer_username; }}
     location / {{ return 200 "hello world\\n"; }}
   }}
 }}""")
@@ -139,9 +140,13 @@ tls:
   groups: [X25519, P-256]
 time_limits: {{idle: 600s, header: 600s}}
 limits: {{connections: {CONNECTIONS}}}
+{self.more_settings()}
 """)
         return Process([self.binary, "--config", self.folder / "shim.yml"], self.folder / "log",
                        environment={"TOKIO_WORKER_THREADS": "1"})
+
+    def more_settings(self):
+        return ""
 
     def _kong(self):
         pem = "\n".join("          " + line for line in (self.keys / "ca.crt").read_text().splitlines())
