@@ -123,16 +123,17 @@ class Shim(Front):
     """Ours. `binary` says which build."""
 
     binary = None
+    declarative = "kong.yml"
 
     def start(self):
         key = self.folder / "mtls-auth.key"
         key.touch(0o600)
         key.write_text(base64.b64encode(secrets.token_bytes(32)).decode())
-        (self.folder / "kong.yml").write_text(self._kong())
+        (self.folder / self.declarative).write_text(self._kong())
         (self.folder / "shim.yml").write_text(f"""
 listen: ["{LOOPBACK}:{self.port}"]
 upstream: http://{LOOPBACK}:{self.upstream}
-kong: {{declarative_config: {self.folder}/kong.yml}}
+kong: {{declarative_config: {self.folder}/{self.declarative}}}
 default_certificate: {{cert: {self.keys}/server-{self.kind}.crt, key: {self.keys}/server-{self.kind}.key}}
 proof_key_file: {key}
 tls:
