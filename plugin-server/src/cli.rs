@@ -60,7 +60,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
 
-    /// How many verified certificates are remembered, over all routes: about 2 KiB each. One that is not is verified
+    /// How many verified certificates are remembered, over all routes: about 1 KiB each. One that is not is verified
     /// again [default: 10000]
     #[arg(long, value_name = "COUNT")]
     pub(crate) verified_certificates: Option<u32>,

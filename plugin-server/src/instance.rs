@@ -1,7 +1,7 @@
 //! This knows the plugin instances: one for each configuration in each of Kong's workers.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use client_cert::{Presented, ProofKey, field};
@@ -62,8 +62,8 @@ pub(crate) struct Instance {
     /// what carries the certificate to Kong does not go on to the upstream.
     pub(crate) own_headers: Vec<String>,
     /// Whether Kong trusts the addresses that requests came from. Kong's `trusted_ips` change only with new workers,
-    /// which start instances of their own.
-    peers: moka::sync::Cache<String, bool>,
+    /// which start instances of their own. Made when it is needed: few instances look, and it takes 30 KiB.
+    peers: OnceLock<moka::sync::Cache<String, bool>>,
     shared: Arc<Shared>,
     resolved: Mutex<Option<Resolved>>,
     used: Mutex<Instant>,
@@ -93,7 +93,7 @@ impl Instance {
         let instance = Self {
             own_headers: details::names(&config).chain(carrier).map(field::folded).collect(),
             source,
-            peers: moka::sync::Cache::new(PEERS),
+            peers: OnceLock::new(),
             config,
             mappings,
             shared,
@@ -146,11 +146,12 @@ impl Instance {
     /// It did not, or nobody knows where it came from.
     pub(crate) async fn check_peer(&self, pdk: &mut impl Pdk) -> Result<(), Refusal> {
         let Some(address) = pdk.client_ip().await else { return Err(Reason::UntrustedSource.into()) };
-        let is_trusted = match self.peers.get(&address) {
+        let peers = self.peers.get_or_init(|| moka::sync::Cache::new(PEERS));
+        let is_trusted = match peers.get(&address) {
             Some(known) => known,
             None => {
                 let is_trusted = pdk.is_trusted_ip(&address).await;
-                self.peers.insert(address.clone(), is_trusted);
+                peers.insert(address.clone(), is_trusted);
                 is_trusted
             }
         };
