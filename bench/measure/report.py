@@ -51,7 +51,7 @@ def chart(results, builds):
     """Bars of one row, of which less or more is better, as the row says."""
     fronts = results["fronts"]
     says = results["row"]["says"] + ("" if results["row"]["better"] == "less" else " (more is better)")
-    height, left, width = 26, 110, 420
+    height, left, width = 26, 140, 420
     most = max(got["most"] for got in fronts.values()) or 1
     parts = []
     for position, (name, got) in enumerate(fronts.items()):
@@ -67,7 +67,7 @@ def chart(results, builds):
         )
     total = 42 + len(fronts) * height
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="680" height="{total}" font-family="sans-serif" font-size="13">'
-        f'<rect width="680" height="{total}" fill="#fff"/><text x="8" y="20" font-weight="bold">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="710" height="{total}" font-family="sans-serif" font-size="13">'
+        f'<rect width="710" height="{total}" fill="#fff"/><text x="8" y="20" font-weight="bold">'
         f'{escape(says)}</text>{"".join(parts)}</svg>\n'
     )
