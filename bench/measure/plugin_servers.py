@@ -70,7 +70,7 @@ class Server:
                 raise Failure(f"{name} ended at once:\n{self.process.log.read_text(errors='replace')[-2000:]}")
             return self.socket.exists()
 
-        wait_until(f"the socket of {name}", listens)
+        _or_end(self.process, lambda: wait_until(f"the socket of {name}", listens))
 
     def config(self):
         return {"ca_certificates": [self.setting.ca]}
@@ -140,6 +140,15 @@ class JavaScript(Peer):
 SERVERS = {"mtls-auth": Ours, "do-nothing": Nothing, "python-pdk": Python, "javascript-pdk": JavaScript}
 
 
+def _or_end(process, comes_up):
+    """Nobody else ends a process that does not come up."""
+    try:
+        comes_up()
+    except Failure:
+        process.end()
+        raise
+
+
 def installed_python(setting):
     """kong-pdk from PyPI, in an environment of its own."""
     folder = setting.folder / "python"
@@ -194,7 +203,7 @@ pluginserver_bench_socket = {server.socket}
 pluginserver_bench_query_cmd = /bin/cat {server.info}
 """)
         self.process = Process([program, "start", "-c", folder / "kong.conf"], folder / "log", SERVER_CORE, cwd=folder)
-        wait_until("Kong", self._answers)
+        _or_end(self.process, lambda: wait_until("Kong", self._answers))
 
     def _answers(self):
         """Whether it answers at all. That it listens is not enough: nginx does so, too, while it tests its configuration."""
