@@ -34,6 +34,7 @@ http {{
     location = /100m {{ root {folder}; }}
     # The whole body is read before there is an answer, as an application does.
     location /up {{ proxy_pass http://{LOOPBACK}:{self.port}/; client_body_buffer_size 128m; }}
+    location = /whoami {{ return 200 $http_x_consumer_username; }}
     location / {{ return 200 "hello world\\n"; }}
   }}
 }}""")
@@ -122,16 +123,17 @@ class Shim(Front):
     """Ours. `binary` says which build."""
 
     binary = None
+    declarative = "kong.yml"
 
     def start(self):
         key = self.folder / "mtls-auth.key"
         key.touch(0o600)
         key.write_text(base64.b64encode(secrets.token_bytes(32)).decode())
-        (self.folder / "kong.yml").write_text(self._kong())
+        (self.folder / self.declarative).write_text(self._kong())
         (self.folder / "shim.yml").write_text(f"""
 listen: ["{LOOPBACK}:{self.port}"]
 upstream: http://{LOOPBACK}:{self.upstream}
-kong: {{declarative_config: {self.folder}/kong.yml}}
+kong: {{declarative_config: {self.folder}/{self.declarative}}}
 default_certificate: {{cert: {self.keys}/server-{self.kind}.crt, key: {self.keys}/server-{self.kind}.key}}
 proof_key_file: {key}
 tls:
@@ -139,9 +141,13 @@ tls:
   groups: [X25519, P-256]
 time_limits: {{idle: 600s, header: 600s}}
 limits: {{connections: {CONNECTIONS}}}
+{self.more_settings()}
 """)
         return Process([self.binary, "--config", self.folder / "shim.yml"], self.folder / "log",
                        environment={"TOKIO_WORKER_THREADS": "1"})
+
+    def more_settings(self):
+        return ""
 
     def _kong(self):
         pem = "\n".join("          " + line for line in (self.keys / "ca.crt").read_text().splitlines())

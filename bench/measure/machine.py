@@ -51,11 +51,11 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
 class Process:
     """A server with its children, on cores of its own."""
 
-    def __init__(self, command, log, cores=SERVER_CORE, environment=None):
+    def __init__(self, command, log, cores=SERVER_CORE, environment=None, cwd=None):
         self.log = Path(log)
         with open(self.log, "ab") as output:
             self.child = subprocess.Popen(
-                ["taskset", "-c", cores, *map(str, command)], stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+                ["taskset", "-c", cores, *map(str, command)], stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd=cwd,
                 env={**os.environ, **(environment or {})}, start_new_session=True,
             )
 

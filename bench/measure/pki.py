@@ -15,7 +15,9 @@ def make(folder):
     for kind in ("p256", "rsa2048"):
         for name, usage in (("client", "clientAuth"), ("server", "serverAuth")):
             stem = f"{name}-{kind}"
-            (folder / f"{stem}.ext").write_text(f"extendedKeyUsage={usage}\nsubjectAltName=DNS:{SNI}\n")
+            # By its CN the client is a consumer; a name among its SANs would come before.
+            names = f"subjectAltName=DNS:{SNI}\n" if name == "server" else ""
+            (folder / f"{stem}.ext").write_text(f"extendedKeyUsage={usage}\n{names}")
             openssl("req", *_new(kind), "-nodes", "-subj", f"/CN={'alice' if name == 'client' else SNI}",
                     "-keyout", f"{stem}.key", "-out", f"{stem}.csr")
             openssl("x509", "-req", "-in", f"{stem}.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",

@@ -10,13 +10,27 @@ def shown(value):
 
 
 def verdict(results, builds):
-    """For each of our builds, its share of the better peer, and what was to be reached."""
+    """For each of our builds, what is said of it: its share of the better peer, and whether that was to be reached."""
     row, fronts = results["row"], results["fronts"]
-    peers = [fronts[name]["median"] for name in fronts if name not in builds]
-    if not peers:
-        return {}
-    best = min(peers)
-    return {name: (fronts[name]["median"] / best, row["targets"].get(name)) for name in builds if name in fronts}
+    is_less = row["better"] == "less"
+    peers = [fronts[name]["median"] for name in row["against"] or fronts if name in fronts and name not in builds]
+    said = []
+    for name in builds:
+        if name not in fronts:
+            continue
+        ours = fronts[name]["median"]
+        target, limit = row["targets"].get(name), row["limits"].get(name)
+        if peers:
+            share = ours / (min(peers) if is_less else max(peers))
+            bound = f"at {'most' if is_less else 'least'} {target}"
+            said.append(f"{name} {share:.3g}" + _reached(target, bound, target and (share <= target) == is_less))
+        if limit:
+            said.append(f"{name}" + _reached(limit, f"at most {limit} {row['unit']}", ours <= limit))
+    return "; ".join(said)
+
+
+def _reached(target, bound, is_reached):
+    return "" if target is None else f" ({bound}: {'reached' if is_reached else '**not reached**'})"
 
 
 def table(all_results, builds):
@@ -29,18 +43,15 @@ def table(all_results, builds):
         for name in fronts:
             got = results["fronts"].get(name)
             cells.append(f"{shown(got['median'])} ({shown(got['least'])}–{shown(got['most'])})" if got else "")
-        shares = []
-        for name, (share, target) in verdict(results, builds).items():
-            reached = "" if target is None else f" (at most {target}: {'reached' if share <= target else '**not reached**'})"
-            shares.append(f"{name} {share:.2f}{reached}")
-        lines.append(f"| {results['row']['says']} | {results['row']['unit']} | {' | '.join(cells)} | {'; '.join(shares)} |")
+        lines.append(f"| {results['row']['says']} | {results['row']['unit']} | {' | '.join(cells)} | {verdict(results, builds)} |")
     return "\n".join(lines)
 
 
 def chart(results, builds):
-    """Bars of one row, less is better."""
+    """Bars of one row, of which less or more is better, as the row says."""
     fronts = results["fronts"]
-    height, left, width = 26, 110, 420
+    says = results["row"]["says"] + ("" if results["row"]["better"] == "less" else " (more is better)")
+    height, left, width = 26, 140, 420
     most = max(got["most"] for got in fronts.values()) or 1
     parts = []
     for position, (name, got) in enumerate(fronts.items()):
@@ -56,7 +67,7 @@ def chart(results, builds):
         )
     total = 42 + len(fronts) * height
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="680" height="{total}" font-family="sans-serif" font-size="13">'
-        f'<rect width="680" height="{total}" fill="#fff"/><text x="8" y="20" font-weight="bold">'
-        f'{escape(results["row"]["says"])}</text>{"".join(parts)}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="710" height="{total}" font-family="sans-serif" font-size="13">'
+        f'<rect width="710" height="{total}" fill="#fff"/><text x="8" y="20" font-weight="bold">'
+        f'{escape(says)}</text>{"".join(parts)}</svg>\n'
     )

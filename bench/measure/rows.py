@@ -23,6 +23,10 @@ class Row:
     path: str = "/"
     # So that ours is within this multiple of the better peer, by build.
     targets: dict = field(default_factory=dict)
+    # The peers that count for it; all, where none is named.
+    against: tuple = ()
+    # What ours must not be above, whatever the peers do.
+    limits: dict = field(default_factory=dict)
     better: str = "less"
     quantity: str = "cpu"  # microseconds of the server's CPU for one operation
 
@@ -86,6 +90,12 @@ class Load:
             raise Failure(f"{front.name}, {row.name}: {done.stderr.strip()}")
         return json.loads(done.stdout)
 
+    def spent(self, front, row):
+        """Seconds of the server's CPU for a row's load, and the load's own account."""
+        before = front.process.cpu()
+        account = self.run(front, row, row.load)
+        return front.process.cpu() - before, account
+
     def idle(self, front, row):
         """Bytes of the server for each of many idle connections."""
         count = int(row.load[-1])
@@ -110,9 +120,7 @@ def measure(load, front, row):
         rate = saturated["done"] / saturated["seconds"] / 2
         steady = load.run(front, row, ["rate", "--rate", f"{rate:.0f}", "--seconds", "3"])
         return steady[f"{row.quantity}_us"], {"rate": rate, **steady}
-    before = front.process.cpu()
-    account = load.run(front, row, row.load)
-    spent = front.process.cpu() - before
+    spent, account = load.spent(front, row)
     if "--resume" in row.load and account["resumed"] < account["done"] * 0.95:
         raise Failure(f"{front.name}, {row.name}: only {account['resumed']} of {account['done']} were resumed")
     return spent / account["done"] * 1e6, account

@@ -1,22 +1,25 @@
-//! This knows how to connect to a TLS front and to ask it for something.
+//! This knows how to connect to a TLS front, or to Kong's plain port, and to ask it for something.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{Request, Uri, Version as HttpVersion};
+use http::{HeaderValue, Request, Uri, Version as HttpVersion};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
+use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use openssl::ssl::{
     Ssl, SslContext, SslContextBuilder, SslFiletype, SslMethod, SslSession, SslSessionCacheMode,
     SslVerifyMode, SslVersion,
 };
-use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
+use crate::handoff::Clients;
 use crate::{Http, To, Version};
 
 /// What went wrong: a load counts only if nothing did.
@@ -33,7 +36,26 @@ pub(crate) struct Front {
     session: Session,
     sni: String,
     http: Http,
-    target: Uri,
+    /// Whether there is no TLS.
+    is_plain: bool,
+    asked: Asked,
+}
+
+/// What is asked for.
+#[derive(Clone)]
+struct Asked {
+    host: HeaderValue,
+    targets: Arc<[Uri]>,
+    next: Arc<AtomicUsize>,
+    /// Whose certificates go with the requests, where nobody else hands them on.
+    clients: Option<Arc<Clients>>,
+}
+
+impl Asked {
+    /// The targets come in turn.
+    fn next(&self) -> Uri {
+        self.targets[self.next.fetch_add(1, Ordering::Relaxed) % self.targets.len()].clone()
+    }
 }
 
 /// A connection to it.
@@ -41,8 +63,7 @@ pub(crate) struct Connection {
     sender: Sender,
     /// Whether it resumed an earlier session.
     pub(crate) resumed: bool,
-    host: String,
-    target: Uri,
+    asked: Asked,
 }
 
 enum Sender {
@@ -77,9 +98,33 @@ impl Front {
         builder.set_new_session_callback(move |_, session| {
             *keep.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
         });
-        let target = match to.http {
-            Http::Http1 => to.path.parse()?,
-            Http::Http2 => format!("https://{}{}", to.sni, to.path).parse()?,
+        let target = |path: &str| match to.http {
+            Http::Http1 => path.parse::<Uri>(),
+            Http::Http2 => format!("https://{}{path}", to.sni).parse(),
+        };
+        let targets = match to.paths {
+            None => vec![target(&to.path)?],
+            Some(count) => {
+                (0..count).map(|number| target(&format!("/{number}/"))).collect::<Result<_, _>>()?
+            }
+        };
+        let clients = match (&to.handoff_key, to.certificates) {
+            (None, _) => None,
+            (Some(key), None) => {
+                let cert = to.cert.as_deref().ok_or("--handoff-key needs --cert")?;
+                Some(Clients::one(key, cert, &to.sni)?)
+            }
+            (Some(key), Some(count)) => {
+                let (ca, ca_key) =
+                    to.ca.as_deref().zip(to.ca_key.as_deref()).ok_or("--certificates needs a CA")?;
+                Some(Clients::many(key, count, ca, ca_key, &to.sni)?)
+            }
+        };
+        let asked = Asked {
+            host: to.sni.parse()?,
+            targets: targets.into(),
+            next: Arc::default(),
+            clients: clients.map(Arc::new),
         };
         Ok(Self {
             address: to.connect,
@@ -87,12 +132,19 @@ impl Front {
             session,
             sni: to.sni.clone(),
             http: to.http,
-            target,
+            is_plain: to.plain,
+            asked,
         })
     }
 
     /// Connects; with `resume`, by the last session that was given, where there is one.
     pub(crate) async fn connect(&self, resume: bool) -> Result<Connection, Error> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        if self.is_plain {
+            let sender = self.speak(TokioIo::new(stream)).await?;
+            return Ok(Connection { sender, resumed: false, asked: self.asked.clone() });
+        }
         let mut ssl = Ssl::new(&self.context)?;
         ssl.set_hostname(&self.sni)?;
         if resume {
@@ -101,13 +153,15 @@ impl Front {
                 resume_by(&mut ssl, &session)?;
             }
         }
-        let stream = TcpStream::connect(self.address).await?;
-        stream.set_nodelay(true)?;
         let mut stream = SslStream::new(ssl, stream)?;
         Pin::new(&mut stream).connect().await?;
         let resumed = stream.ssl().session_reused();
-        let io = TokioIo::new(stream);
-        let sender = match self.http {
+        let sender = self.speak(TokioIo::new(stream)).await?;
+        Ok(Connection { sender, resumed, asked: self.asked.clone() })
+    }
+
+    async fn speak(&self, io: impl Read + Write + Send + Unpin + 'static) -> Result<Sender, Error> {
+        Ok(match self.http {
             Http::Http1 => {
                 let (sender, connection) = http1::handshake(io).await?;
                 tokio::spawn(connection);
@@ -122,8 +176,7 @@ impl Front {
                 tokio::spawn(connection);
                 Sender::Http2(sender)
             }
-        };
-        Ok(Connection { sender, resumed, host: self.sni.clone(), target: self.target.clone() })
+        })
     }
 }
 
@@ -142,8 +195,7 @@ impl Connection {
             Sender::Http2(sender) => Some(Self {
                 sender: Sender::Http2(sender.clone()),
                 resumed: self.resumed,
-                host: self.host.clone(),
-                target: self.target.clone(),
+                asked: self.asked.clone(),
             }),
         }
     }
@@ -152,13 +204,16 @@ impl Connection {
     pub(crate) async fn ask(&mut self, body: Bytes) -> Result<u64, Error> {
         let has_body = !body.is_empty();
         let mut request = Request::new(Full::new(body));
-        *request.uri_mut() = self.target.clone();
+        *request.uri_mut() = self.asked.next();
+        if let Some(clients) = &self.asked.clients {
+            clients.put(request.headers_mut())?;
+        }
         if has_body {
             *request.method_mut() = http::Method::POST;
         }
         let response = match &mut self.sender {
             Sender::Http1(sender) => {
-                request.headers_mut().insert(HOST, self.host.parse()?);
+                request.headers_mut().insert(HOST, self.asked.host.clone());
                 sender.ready().await?;
                 sender.send_request(request).await?
             }

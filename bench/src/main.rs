@@ -1,9 +1,10 @@
-//! `bench-load`: one kind of load on a TLS front, from one thread, and what came of it as a line of JSON.
+//! `bench-load`: one kind of load on a TLS front or on Kong's plain port, from one thread, and what came of it as a line of JSON.
 //!
 //! It measures what a client sees. What it costs the server is read from the kernel by `bench/run`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command whose result is what it prints")]
 
 mod front;
+mod handoff;
 mod loads;
 mod outcome;
 
@@ -16,7 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::front::Front;
 use crate::outcome::Outcome;
 
-/// Puts one kind of load on a TLS front.
+/// Puts one kind of load on a TLS front, or on Kong's plain port.
 #[derive(Debug, Parser)]
 #[command(name = "bench-load", version)]
 struct Cli {
@@ -50,6 +51,24 @@ struct To {
     /// What is asked for
     #[arg(long, default_value = "/")]
     path: String,
+    /// In its place: /0/, /1/ and so on, so many in turn
+    #[arg(long)]
+    paths: Option<usize>,
+    /// No TLS
+    #[arg(long)]
+    plain: bool,
+    /// Hands the certificate on as tls-shim does, with proofs by the key in this file
+    #[arg(long)]
+    handoff_key: Option<PathBuf>,
+    /// In place of --cert: so many certificates in turn, which are made for it
+    #[arg(long, requires = "handoff_key")]
+    certificates: Option<usize>,
+    /// The CA that makes them, in PEM
+    #[arg(long)]
+    ca: Option<PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long)]
+    ca_key: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -15,6 +15,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::doctor::DoctorOptions;
 use crate::explain::ExplainOptions;
 use crate::guard::GuardOptions;
+use crate::instance::VERIFIED_CERTIFICATES;
 use crate::wire::protocol::Protocol;
 
 /// What `--version` says: also which library does the cryptography, for that is where updates are called for.
@@ -63,6 +64,11 @@ pub(crate) struct Options {
     /// The socket to serve on [default: <prefix>/mtls-auth.socket]
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
+
+    /// How many verified certificates are remembered, over all routes: about 1 KiB each. One that is not is verified
+    /// again [default: 10000]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) verified_certificates: Option<u32>,
 
     /// Kong's Admin API, for CA certificates and consumers. With neither this nor --declarative-config, consumers are
     /// found by username through Kong itself, and CAs stand in the plugin's configuration
@@ -290,6 +296,7 @@ pub(crate) enum EntitySettings {
 pub(crate) struct Settings {
     pub(crate) kong_prefix: PathBuf,
     pub(crate) socket: PathBuf,
+    pub(crate) verified_certificates: u32,
     pub(crate) entities: EntitySettings,
     pub(crate) proof_key_file: PathBuf,
     pub(crate) event_timeout: Duration,
@@ -346,6 +353,10 @@ impl Options {
         let prefix = self.kong_prefix.or(file.kong_prefix).unwrap_or_else(|| KONG_PREFIX.into());
         Ok(Settings {
             socket: self.socket.or(file.socket).unwrap_or_else(|| prefix.join("mtls-auth.socket")),
+            verified_certificates: self
+                .verified_certificates
+                .or(file.verified_certificates)
+                .unwrap_or(VERIFIED_CERTIFICATES),
             entities: EntitySettings::settle(
                 self.admin_url.or(file.admin_url),
                 self.admin_token_file.or(file.admin_token_file),

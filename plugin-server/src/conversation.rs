@@ -2,14 +2,15 @@
 
 mod msgpack;
 mod protobuf;
+mod stream;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
+use self::stream::Stream;
 use crate::rpc::Server;
 use crate::wire;
 use crate::wire::protobuf::frame;
@@ -32,13 +33,14 @@ pub(crate) enum ConversationError {
 ///
 /// # Errors
 /// What came that is not of the protocol, or what the system says.
-pub(crate) async fn converse(mut stream: UnixStream, server: &Arc<Server>) -> Result<(), ConversationError> {
+pub(crate) async fn converse(stream: UnixStream, server: &Arc<Server>) -> Result<(), ConversationError> {
+    let mut stream = Stream::new(stream)?;
     let mut received = BytesMut::with_capacity(4096);
     let first: [u8; frame::LENGTH] = loop {
         if let Some(first) = received.first_chunk() {
             break *first;
         }
-        if stream.read_buf(&mut received).await? == 0 {
+        if stream.read(&mut received).await? == 0 {
             return if received.is_empty() { Ok(()) } else { Err(ConversationError::TooShort) };
         }
     };

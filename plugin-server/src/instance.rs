@@ -1,7 +1,7 @@
 //! This knows the plugin instances: one for each configuration in each of Kong's workers.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use client_cert::{Presented, ProofKey, field};
@@ -26,8 +26,8 @@ use crate::verify::{self, Verified};
 /// wanted again is started again, at the cost of two calls.
 pub(crate) const IDLE: Duration = Duration::from_secs(3600);
 
-/// How many verified certificates are remembered, over all instances: a few kilobytes each.
-const VERIFIED_CERTIFICATES: u64 = 10_000;
+/// How many verified certificates are remembered, over all instances, where nobody says otherwise.
+pub(crate) const VERIFIED_CERTIFICATES: u32 = 10_000;
 
 /// How many addresses an instance remembers whether Kong trusts them.
 const PEERS: u64 = 1_000;
@@ -52,9 +52,15 @@ impl Shared {
         revocation: Revocation,
         time_limit: Duration,
     ) -> Self {
-        let verified = moka::sync::Cache::new(VERIFIED_CERTIFICATES);
+        let verified = moka::sync::Cache::new(VERIFIED_CERTIFICATES.into());
         let issuers = Issuers::default();
         Self { entities, proof_key, time_limit, metrics: Metrics::new(), revocation, verified, issuers }
+    }
+
+    /// The same, with room for so many verified certificates.
+    #[must_use]
+    pub(crate) fn with_verified_certificates(self, most: u32) -> Self {
+        Self { verified: moka::sync::Cache::new(most.into()), ..self }
     }
 }
 
@@ -69,8 +75,8 @@ pub(crate) struct Instance {
     /// How it is asked about revocation, and for how long an answer counts.
     terms: Terms,
     /// Whether Kong trusts the addresses that requests came from. Kong's `trusted_ips` change only with new workers,
-    /// which start instances of their own.
-    peers: moka::sync::Cache<String, bool>,
+    /// which start instances of their own. Made when it is needed: few instances look, and it takes 30 KiB.
+    peers: OnceLock<moka::sync::Cache<String, bool>>,
     shared: Arc<Shared>,
     resolved: Mutex<Option<Resolved>>,
     used: Mutex<Instant>,
@@ -101,7 +107,7 @@ impl Instance {
             own_headers: details::names(&config).chain(carrier).map(field::folded).collect(),
             source,
             terms: Terms { settings: Arc::new(config.fetch_settings()?), ttl: config.cert_cache_ttl },
-            peers: moka::sync::Cache::new(PEERS),
+            peers: OnceLock::new(),
             config,
             mappings,
             shared,
@@ -154,11 +160,12 @@ impl Instance {
     /// It did not, or nobody knows where it came from.
     pub(crate) async fn check_peer(&self, pdk: &mut impl Pdk) -> Result<(), Refusal> {
         let Some(address) = pdk.client_ip().await else { return Err(Reason::UntrustedSource.into()) };
-        let is_trusted = match self.peers.get(&address) {
+        let peers = self.peers.get_or_init(|| moka::sync::Cache::new(PEERS));
+        let is_trusted = match peers.get(&address) {
             Some(known) => known,
             None => {
                 let is_trusted = pdk.is_trusted_ip(&address).await;
-                self.peers.insert(address.clone(), is_trusted);
+                peers.insert(address.clone(), is_trusted);
                 is_trusted
             }
         };

@@ -106,7 +106,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let proof_key = ProofKey::read_or_create(&settings.proof_key_file)?;
     let entities = entity_source(settings.entities)?;
     let checker = checker(settings.revocation)?;
-    let shared = Shared::new(entities, proof_key, Revocation::Checked(checker), settings.event_timeout);
+    let shared = Shared::new(entities, proof_key, Revocation::Checked(checker), settings.event_timeout)
+        .with_verified_certificates(settings.verified_certificates);
     // Before the socket, which it takes from the server of before.
     let status = settings.status_listen.map(Listener::bind).transpose()?;
     let (listener, socket) = Socket::bind(&settings.socket)?;

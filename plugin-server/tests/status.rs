@@ -84,11 +84,16 @@ struct Setup {
 
 impl Setup {
     async fn start(protocol: Protocol) -> Self {
+        Self::start_with(protocol, &[]).await
+    }
+
+    async fn start_with(protocol: Protocol, options: &[&str]) -> Self {
         let (prefix, ca) = (Prefix::new(), Ca::root("root"));
         let entities =
             json!({"_format_version": "3.0", "consumers": [{"username": "alice"}, {"username": "anon"}]});
         let file = prefix.write("kong.json", &entities.to_string());
-        let server = prefix.serve(&[&["--declarative-config", file.to_str().unwrap()][..], &STATUS].concat());
+        let source = ["--declarative-config", file.to_str().unwrap()];
+        let server = prefix.serve(&[&source[..], &STATUS, options].concat());
         let name = match protocol {
             Protocol::MsgPack => "msgpack",
             Protocol::ProtoBuf => "protobuf",
@@ -198,6 +203,18 @@ async fn what_was_decided_is_counted_in_either_protocol() {
         ends(X509::from_der(&alice.der).unwrap(), nearest);
         the_dashboard_asks_for_nothing_else(&samples);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_room_to_be_remembered_is_verified_again() {
+    let setup = Setup::start_with(Protocol::MsgPack, &["--verified-certificates", "0"]).await;
+    let alice = setup.ca.issue(Subject::client("alice"));
+    for _ in 0..3 {
+        assert_eq!(setup.request("mapped", Some(&alice)), 200);
+    }
+    let samples = scrape(&setup.status);
+    let counted = |name: &str| samples[&format!("mtls_auth_verified_cache_{name}_total")];
+    assert_eq!((counted("hits"), counted("misses")), (0.0, 3.0));
 }
 
 /// Each name in the dashboard's queries is one of a sample.

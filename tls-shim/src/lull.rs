@@ -280,12 +280,8 @@ mod tests {
     ) -> Attended<
         UpgradeableConnection<
             TokioIo<Line<DuplexStream>>,
-            impl Service<
-                Request<Incoming>,
-                Response = Response<Full<Bytes>>,
-                Error = Infallible,
-                Future: Send,
-            > + Send,
+            impl Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send>
+            + Send,
         >,
     > {
         let service =

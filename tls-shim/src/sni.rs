@@ -343,6 +343,4 @@ impl SentIndex {
 #[cfg(test)]
 mod ca_names_tests;
 #[cfg(test)]
-mod measure;
-#[cfg(test)]
 mod tests;

@@ -1,16 +1,15 @@
 //! This knows the conversation in MsgPack:1. Kong has one call in flight on a connection, of any event or none.
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::Counted;
+use super::stream::Stream;
 use crate::rpc::Server;
 use crate::wire::msgpack::{Codec, Reply, WireError};
 
 pub(super) async fn converse(
-    mut stream: UnixStream,
+    mut stream: Stream,
     mut received: BytesMut,
     server: &Server,
 ) -> Result<(), WireError> {
@@ -29,7 +28,7 @@ pub(super) async fn converse(
             stream.write_all(&reply).await?;
             reply.clear();
         }
-        if stream.read_buf(&mut received).await? == 0 {
+        if stream.read(&mut received).await? == 0 {
             return codec.decode_eof(&mut received).map(|_| ());
         }
     }

@@ -9,10 +9,9 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 
 use super::Counted;
+use super::stream::Stream;
 use crate::access::Verdict;
 use crate::event::Progress;
 use crate::rpc::Server;
@@ -23,7 +22,7 @@ use crate::wire::protobuf::messages::{RpcCall, RpcReturn};
 use crate::wire::protobuf::pdk::{Answer, Call};
 
 pub(super) async fn converse(
-    stream: UnixStream,
+    stream: Stream,
     received: BytesMut,
     server: &Arc<Server>,
 ) -> Result<(), WireError> {
@@ -76,7 +75,7 @@ async fn run(line: &mut Line, event: ProtoBufEvent) -> Result<Option<Call>, Wire
 
 /// A connection, with what was read from it ahead.
 struct Line {
-    stream: UnixStream,
+    stream: Stream,
     received: BytesMut,
     sending: BytesMut,
 }
@@ -88,7 +87,7 @@ impl Line {
             if let Some(frame) = frame::take(&mut self.received, most)? {
                 return Ok(Some(frame));
             }
-            if self.stream.read_buf(&mut self.received).await? == 0 {
+            if self.stream.read(&mut self.received).await? == 0 {
                 return if self.received.is_empty() { Ok(None) } else { Err(WireError::Truncated) };
             }
         }
@@ -123,7 +122,7 @@ impl Line {
             if length == 0 {
                 return Ok(());
             }
-            if self.stream.read_buf(&mut self.received).await? == 0 {
+            if self.stream.read(&mut self.received).await? == 0 {
                 return Err(WireError::EventAbandoned);
             }
         }

@@ -260,26 +260,26 @@ fn decode_request(message: &[u8]) -> Result<Request, WireError> {
     let message =
         Value::deserialize(&mut deserializer).map_err(|error| WireError::Encoding(error.to_string()))?;
     let Value::Array(message) = message else { return Err(WireError::Malformed("not an array")) };
-    let [kind, message_id, method, args] = message.as_slice() else {
-        return Err(WireError::Malformed("not four elements"));
-    };
-    if *kind != Value::Integer(0) {
+    let [kind, message_id, method, args] =
+        <[Value; 4]>::try_from(message).map_err(|_| WireError::Malformed("not four elements"))?;
+    if kind != Value::Integer(0) {
         return Err(WireError::Malformed("not of type 0"));
     }
     let message_id = message_id.as_id().ok_or(WireError::Malformed("the message id is not an integer"))?;
     let method = method.as_text().ok_or(WireError::Malformed("the method is not a string"))?;
     let Value::Array(args) = args else { return Err(WireError::Malformed("the arguments are not an array")) };
-    Ok(Request { message_id, call: decode_call(method, args)? })
+    Ok(Request { message_id, call: decode_call(method, args.into_iter().next().unwrap_or(Value::Nil))? })
 }
 
-fn decode_call(method: &str, args: &[Value]) -> Result<Call, WireError> {
-    let arg = args.first().unwrap_or(&Value::Nil);
+fn decode_call(method: &str, mut arg: Value) -> Result<Call, WireError> {
+    let name = method.strip_prefix("plugin.").unwrap_or(method);
+    // The answer to a PDK call is the one large value: it goes on as it is.
+    let data = arg.take("Data");
     let id = |name, missing| arg.get(name).and_then(Value::as_id).ok_or(WireError::Malformed(missing));
     let text = |name, missing| {
         arg.get(name).and_then(Value::as_text).map(str::to_owned).ok_or(WireError::Malformed(missing))
     };
     let bare_id = |missing| arg.as_id().ok_or(WireError::Malformed(missing));
-    let name = method.strip_prefix("plugin.").unwrap_or(method);
     Ok(match name {
         "StartInstance" => Call::StartInstance {
             plugin: text("Name", "StartInstance without Name")?,
@@ -301,7 +301,7 @@ fn decode_call(method: &str, args: &[Value]) -> Result<Call, WireError> {
             // An error is nothing that any of our PDK calls may give, so it must not be taken for an answer.
             data: match name {
                 "StepError" => Value::Nil,
-                _ => arg.get("Data").cloned().unwrap_or(Value::Nil),
+                _ => data,
             },
         },
         "GetStatus" => Call::GetStatus,

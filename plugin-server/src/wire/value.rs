@@ -55,6 +55,13 @@ impl Value {
             _ => None,
         }
     }
+
+    /// The same, which then is `Nil` there; `Nil` where there is none.
+    pub(crate) fn take(&mut self, key: &str) -> Value {
+        let Self::Map(entries) = self else { return Self::Nil };
+        let found = entries.iter_mut().find(|(name, _)| name.as_bytes() == Some(key.as_bytes()));
+        found.map_or(Self::Nil, |(_, value)| std::mem::replace(value, Self::Nil))
+    }
 }
 
 /// Bytes as `bin`: whether they were a `str` is not known any more.

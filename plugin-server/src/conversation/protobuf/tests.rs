@@ -5,6 +5,7 @@ use client_cert::{Presented, Proof, ProofKey};
 use kong_entities::{Directory, Entities, Watched};
 use serde_json::{Value as Json, json};
 use testbed::pki::{Ca, Subject};
+use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -71,7 +72,8 @@ impl World {
         let (kong, ours) = UnixStream::pair().unwrap();
         let server = Arc::clone(&self.server);
         let served = tokio::spawn(async move { super::super::converse(ours, &server).await });
-        let line = Line { stream: kong, received: BytesMut::new(), sending: BytesMut::new() };
+        let line =
+            Line { stream: Stream::new(kong).unwrap(), received: BytesMut::new(), sending: BytesMut::new() };
         Kong { line, served, sequence: 0, instance: 0 }
     }
 
@@ -324,6 +326,7 @@ async fn a_fault_of_ours_or_an_answer_that_kong_never_gives_is_500() {
 async fn a_panic_is_500_on_its_own_connection() {
     let world = World::new();
     let (kong, ours) = UnixStream::pair().unwrap();
+    let [kong, ours] = [kong, ours].map(|stream| Stream::new(stream).unwrap());
     let mut line = Line { stream: ours, received: BytesMut::new(), sending: BytesMut::new() };
     let mut kong = Line { stream: kong, received: BytesMut::new(), sending: BytesMut::new() };
     let event = Event::new(|exchange| async move {
@@ -459,7 +462,7 @@ async fn what_is_not_of_the_protocol_ends_the_connection_with_what_is_wrong() {
     ] {
         let mut kong = world.connect();
         kong.line.stream.write_all(&bytes).await.unwrap();
-        kong.line.stream.shutdown().await.unwrap();
+        kong.line.stream.shutdown();
         let problem = within(kong.served).await.unwrap().unwrap_err().to_string();
         assert!(problem.contains(says), "{bytes:02x?}: {problem}");
     }
