@@ -13,10 +13,7 @@ use crate::multiplexed::Stream;
 /// The body of an answer.
 pub(crate) enum Answer {
     /// Kong's, as it comes.
-    Kong {
-        body: Incoming,
-        _way: Way,
-    },
+    Kong { body: Incoming, _way: Way },
     /// A short one of the shim's own.
     Own(Full<Bytes>),
 }

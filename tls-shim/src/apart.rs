@@ -42,8 +42,8 @@ impl<F: Future + Unpin> Future for Apart<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let known = self.woken.take().filter(|woken| woken.task.will_wake(cx.waker()));
         // At first, and in another task, it has to be polled to know whom to wake.
-        let woken = known
-            .unwrap_or_else(|| Arc::new(Woken { task: cx.waker().clone(), is: AtomicBool::new(true) }));
+        let woken =
+            known.unwrap_or_else(|| Arc::new(Woken { task: cx.waker().clone(), is: AtomicBool::new(true) }));
         let polled = if woken.is.swap(false, Ordering::AcqRel) {
             let waker = Waker::from(Arc::clone(&woken));
             Pin::new(&mut self.future).poll(&mut Context::from_waker(&waker))

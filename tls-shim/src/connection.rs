@@ -276,7 +276,11 @@ impl Connection {
 
     /// Drives a connection to its end, which is asked for (`leave`) by `drain` or by a client that sends no request for too
     /// long; or until it rests, and gives it back.
-    async fn talk<C>(&self, mut attended: Attended<C>, leave: fn(Pin<&mut C>)) -> hyper::Result<Option<Attended<C>>>
+    async fn talk<C>(
+        &self,
+        mut attended: Attended<C>,
+        leave: fn(Pin<&mut C>),
+    ) -> hyper::Result<Option<Attended<C>>>
     where
         C: Future<Output = hyper::Result<()>>,
     {
@@ -401,9 +405,9 @@ impl Drop for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use http::Response;
     use http_body_util::Empty;
+    use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     /// The bytes of the future that a function gives.

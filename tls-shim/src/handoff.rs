@@ -43,7 +43,11 @@ impl HandOff {
     ///
     /// # Errors
     /// The certificates are too large; such a client must not go on as one that has none.
-    pub(crate) fn new(presented: &Presented, server_name: &str, key: Arc<ProofKey>) -> Result<Self, TooLarge> {
+    pub(crate) fn new(
+        presented: &Presented,
+        server_name: &str,
+        key: Arc<ProofKey>,
+    ) -> Result<Self, TooLarge> {
         let (leaf, chain) = (presented.leaf_header(), presented.chain_header());
         let bytes = leaf.len() + chain.as_ref().map_or(0, String::len);
         if bytes > MAX_HEADER_BYTES {
