@@ -272,6 +272,7 @@ mod tests {
     const HEADER: Duration = Duration::from_secs(40);
 
     /// A connection, to be driven, whose requests are all answered with this.
+    #[expect(clippy::type_complexity, reason = "it is named nowhere else")]
     fn begin(
         lulls: &Lulls,
         read: Bytes,
