@@ -3,6 +3,7 @@
 import json
 import statistics
 import subprocess
+import time
 from dataclasses import dataclass, field
 
 from .machine import CONNECTIONS, LOOPBACK, OTHER_CORES, Failure
@@ -105,6 +106,8 @@ class Load:
         ) as child:
             if child.stdout.readline().strip() != "idle":
                 raise Failure(f"{front.name}, {row.name}: {child.stderr.read().strip()}")
+            # What a front keeps for a while in case there is another request.
+            time.sleep(3)
             grown = front.process.memory() - before
             child.stdin.close()
             child.stdout.read()

@@ -5,9 +5,9 @@ use std::time::Duration;
 /// How long a client may take over leaving once it was told that the connection ends because it was idle.
 pub(crate) const LEAVE: Duration = Duration::from_secs(5);
 
-/// After how long without a request the buffers of an HTTP/1.1 connection are given back. Long enough for clients that ask
-/// again at once to keep them; so short that they are not there for many that have come one after another.
-pub(crate) const REST_AFTER: Duration = Duration::from_millis(100);
+/// After how long without a request the buffers of an HTTP/1.1 connection are given back. To rest costs a fifth of a request, so
+/// clients that ask again and again keep them.
+pub(crate) const REST_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a client that was accepted may take over its handshake, and then over its first request, when the shim is told
 /// to end: it counts on an answer.
