@@ -367,10 +367,10 @@ fn is_settled(finding: &Finding) -> bool {
 }
 
 impl Lost {
-    /// What whoever has waited since then is told.
-    fn trouble(self, since: Instant) -> Trouble {
+    /// What whoever has waited is told.
+    fn trouble(self) -> Trouble {
         match self {
-            Self::Late => Trouble::TimedOut(since.elapsed()),
+            Self::Late(after) => Trouble::TimedOut(after),
             Self::Crashed => Trouble::Malformed("reading it ended in a fault of ours".to_owned()),
         }
     }

@@ -142,12 +142,11 @@ impl Crls {
                 return Ok(held);
             }
         }
-        let begun = Instant::now();
         let landed = self.begin(key.clone(), issuer, terms).land(deadline).await;
         let trouble = match landed {
             Ok(Ok(held)) => return Ok(held),
             Ok(Err(trouble)) => trouble,
-            Err(lost) => lost.trouble(begun),
+            Err(lost) => lost.trouble(),
         };
         let held = self.held.get(&key).filter(|held| self.may_outlive(held, self.outside.now()));
         held.ok_or(trouble)

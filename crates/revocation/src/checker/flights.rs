@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -12,7 +13,8 @@ use tokio::time::{Instant, timeout_at};
 #[derive(Debug)]
 pub(super) struct Flights<K, V>(Arc<Mutex<HashMap<K, Running<V>>>>);
 
-type Running<V> = watch::Receiver<Option<V>>;
+/// What brings the value, and since when.
+type Running<V> = (watch::Receiver<Option<V>>, Instant);
 
 /// One that runs, or has ended: whoever lets go of it does not end it.
 #[derive(Debug)]
@@ -21,8 +23,8 @@ pub(super) struct Flight<V>(Running<V>);
 /// Why a flight brought nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// It still runs.
-    Late,
+    /// It still runs, for so long by now.
+    Late(Duration),
     /// It ended in a panic, or the runtime ends.
     Crashed,
 }
@@ -48,7 +50,8 @@ where
             return Flight(flight.clone());
         }
         let (sender, receiver) = watch::channel(None);
-        running.insert(key.clone(), receiver.clone());
+        let brings = (receiver, Instant::now());
+        running.insert(key.clone(), brings.clone());
         let landing = Landing { running: Arc::clone(&self.0), key };
         let flight = begin();
         tokio::spawn(async move {
@@ -58,17 +61,21 @@ where
             sender.send_replace(Some(brought));
             drop(landing);
         });
-        Flight(receiver)
+        Flight(brings)
     }
 }
 
 impl<V: Clone> Flight<V> {
-    /// What it brings, if it does until the deadline.
-    pub(super) async fn land(mut self, deadline: Instant) -> Result<V, Lost> {
-        match timeout_at(deadline, self.0.wait_for(Option::is_some)).await {
+    /// What it brings, if it does until the deadline. A flight that has run for as long as that already has made somebody wait
+    /// in vain, and nobody waits for it again: a server that hangs would make each request as slow as its time allows.
+    pub(super) async fn land(self, deadline: Instant) -> Result<V, Lost> {
+        let Self((mut brought, begun)) = self;
+        let now = Instant::now();
+        let hangs = now.saturating_duration_since(begun) >= deadline.saturating_duration_since(now);
+        match timeout_at(if hangs { now } else { deadline }, brought.wait_for(Option::is_some)).await {
             Ok(Ok(brought)) => brought.clone().ok_or(Lost::Crashed),
             Ok(Err(_)) => Err(Lost::Crashed),
-            Err(_) => Err(Lost::Late),
+            Err(_) => Err(Lost::Late(begun.elapsed())),
         }
     }
 }
@@ -92,7 +99,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Duration;
 
     use super::*;
 
@@ -127,10 +133,30 @@ mod tests {
     async fn a_flight_goes_on_when_nobody_waits_any_more() {
         let (flights, begun) = (Flights::default(), Arc::default());
         let now = Instant::now();
-        assert_eq!(flights.join("a", count(&begun)).land(now + 4 * SECOND).await, Err(Lost::Late));
+        assert_eq!(
+            flights.join("a", count(&begun)).land(now + 4 * SECOND).await,
+            Err(Lost::Late(4 * SECOND))
+        );
         drop(flights.join("a", count(&begun)));
         tokio::time::advance(SECOND).await;
         assert_eq!(flights.join("a", count(&begun)).land(now + 11 * SECOND).await, Ok(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flight_that_hangs_is_waited_for_once() {
+        let (flights, begun) = (Flights::default(), Arc::default());
+        let patience = 4 * SECOND;
+        assert_eq!(
+            flights.join("a", count(&begun)).land(Instant::now() + patience).await,
+            Err(Lost::Late(patience))
+        );
+        let again = Instant::now();
+        assert_eq!(flights.join("a", count(&begun)).land(again + patience).await, Err(Lost::Late(patience)));
+        assert_eq!(again.elapsed(), Duration::ZERO);
+        // What it has brought by then counts all the same.
+        let other = flights.join("a", count(&begun));
+        tokio::time::sleep(7 * SECOND).await;
+        assert_eq!(other.land(Instant::now() + patience).await, Ok(1));
     }
 
     #[tokio::test(start_paused = true)]

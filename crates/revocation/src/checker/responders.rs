@@ -104,12 +104,11 @@ impl Responders {
                 return vec![held.said()];
             }
         }
-        let begun = Instant::now();
         match self.begin(key, link, terms).land(deadline).await {
             Ok(said) => said,
             Err(lost) => {
                 let place = link.ocsp_urls.first().map_or("", String::as_str).into();
-                vec![Said { source: Source::Ocsp, place, result: Err(lost.trouble(begun)) }]
+                vec![Said { source: Source::Ocsp, place, result: Err(lost.trouble()) }]
             }
         }
     }
