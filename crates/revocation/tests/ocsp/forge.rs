@@ -1,4 +1,4 @@
-//! This knows how to make responses that `openssl ocsp` does not: a small writer of DER, and a signature.
+//! This knows how to make responses that `openssl ocsp` does not: their parts, and a signature.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,6 +7,7 @@ use openssl::hash::{MessageDigest, hash};
 use openssl::pkey::PKey;
 use openssl::sign::Signer;
 use revocation::Link;
+pub(crate) use testbed::crl::tlv as der;
 
 pub(crate) const SHA1: &[u8] = &[0x2b, 0x0e, 0x03, 0x02, 0x1a];
 pub(crate) const SHA256: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01];
@@ -18,19 +19,6 @@ pub(crate) const ECDSA_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01]
 
 pub(crate) const GOOD: &[u8] = &[0x80, 0];
 pub(crate) const UNKNOWN: &[u8] = &[0x82, 0];
-
-pub(crate) fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let content = parts.concat();
-    let length = content.len();
-    let mut der = vec![tag];
-    match length {
-        0..=0x7f => der.push(length as u8),
-        0x80..=0xff => der.extend([0x81, length as u8]),
-        0x100..=0xffff => der.extend([0x82, (length >> 8) as u8, length as u8]),
-        _ => der.extend([0x83, (length >> 16) as u8, (length >> 8) as u8, length as u8]),
-    }
-    [der, content].concat()
-}
 
 pub(crate) fn seq(parts: &[&[u8]]) -> Vec<u8> {
     der(0x30, parts)
