@@ -95,12 +95,11 @@ impl Responders {
         let key = Key::of(link);
         if let Some(held) = self.held.get(&key) {
             let life = held.life(terms, self.outside.now());
-            if life == Life::Ageing && held.pace.may_try() {
-                // Nobody waits for it.
-                drop(self.begin(key, link, terms));
-                return vec![held.said()];
-            }
             if life != Life::Over {
+                if life == Life::Ageing && held.pace.may_try() {
+                    // Nobody waits for it.
+                    drop(self.begin(key, link, terms));
+                }
                 return vec![held.said()];
             }
         }
