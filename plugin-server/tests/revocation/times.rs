@@ -7,6 +7,7 @@ use serde_json::json;
 use testbed::crl::Forged;
 use testbed::ocsp::State;
 use testbed::pki::{Subject, naming};
+use testbed::process::PATIENCE;
 use testbed::web::{Answer, WebServer};
 
 use crate::setup::{PRIVATE, Responder, Setup};
@@ -82,8 +83,16 @@ async fn a_request_waits_well_below_its_time_and_the_next_one_has_the_answer() {
         assert!(outcome.took > Duration::from_millis(1500), "{outcome:?}");
         // A request of a longer way has the rest of its time: with 503 it would be over.
         assert!(!outcome.says(&["deadline"]), "{outcome:?}");
+        // Nobody waits a second time for what hangs; once it has brought its answer, that counts without another question.
         responder.works();
-        let outcome = setup.request("strict", &leaf);
+        let begun = Instant::now();
+        let outcome = loop {
+            let outcome = setup.request("strict", &leaf);
+            assert!(outcome.took < Duration::from_millis(1500), "{outcome:?}");
+            if outcome.status == 200 || begun.elapsed() > PATIENCE {
+                break outcome;
+            }
+        };
         assert_eq!((outcome.status, responder.web.requests()), (200, 1), "{outcome:?}");
     }
 }
