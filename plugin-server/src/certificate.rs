@@ -17,6 +17,9 @@ pub(crate) struct Certificate {
     pub(crate) serial: String,
     /// SHA-256 over the DER, in hexadecimal.
     pub(crate) fingerprint: String,
+    /// Whether its key may prove possession in a handshake: its key usage, where it has one, says so (RFC 5280, section
+    /// 4.2.1.3).
+    pub(crate) may_sign: bool,
     /// The CN, where there is exactly one and it has an exact text.
     pub(crate) common_name: Option<String>,
     /// The SANs; none where there is no such extension.
@@ -38,6 +41,7 @@ impl Certificate {
             issuer: names::distinguished_name(parsed.issuer()),
             serial: serial(parsed.raw_serial()),
             fingerprint: hex(&Sha256::digest(der)),
+            may_sign: may_sign(&parsed),
             common_name: names::common_name(parsed.subject()),
             alternative_names: alternative_names(&parsed)?,
         })
@@ -55,6 +59,15 @@ impl Certificate {
     /// The SANs for a header, where there are any.
     pub(crate) fn alternative_names_text(&self) -> Option<String> {
         self.alternative_names.as_deref().filter(|names| !names.is_empty()).map(names::list)
+    }
+}
+
+/// What OpenSSL wants of the key of a TLS client; a key usage that cannot be read allows nothing.
+fn may_sign(certificate: &X509Certificate<'_>) -> bool {
+    match certificate.key_usage() {
+        Ok(None) => true,
+        Ok(Some(usage)) => usage.value.digital_signature() || usage.value.key_agreement(),
+        Err(_) => false,
     }
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Config {
     pub(crate) authenticated_group_by: Option<GroupBy>,
     #[serde(default)]
     pub(crate) allow_partial_chain: bool,
+    #[serde(default)]
+    pub(crate) allow_server_auth_usage: bool,
     /// How long an answer of the source of Kong's entities counts; a declarative file has no age.
     #[serde(default = "default_cache_ttl", deserialize_with = "seconds")]
     pub(crate) cache_ttl: Duration,

@@ -241,6 +241,11 @@ fn config_fields() -> Value {
             "type": "boolean", "required": true, "default": false,
             "description": "An intermediate among ca_certificates is enough of an anchor.",
         }},
+        {"allow_server_auth_usage": {
+            "type": "boolean", "required": true, "default": false,
+            "description": "A certificate whose extended key usage names TLS servers (serverAuth) but not TLS clients \
+                            passes, too: what public CAs issue.",
+        }},
         {"cache_ttl": {
             "type": "number", "required": true, "default": 60, "between": [0, MAX_CACHE_TTL],
             "description": "For how many seconds a CA certificate or a consumer counts as it was found, or as not there.",

@@ -21,6 +21,8 @@ pub(crate) struct Trust {
     pub(crate) anchors: Vec<X509>,
     /// Whether an intermediate among them is enough of an anchor.
     pub(crate) partial_chain: bool,
+    /// Whether what is only for TLS servers is enough of a client certificate.
+    pub(crate) server_auth_usage: bool,
     /// Stands for all of the above: two instances with the same digest verify alike.
     pub(crate) digest: [u8; 32],
     /// Each entry of the configuration, with the SHA-256 of the certificates that it stands for.
@@ -34,7 +36,8 @@ impl Trust {
     /// Names the field and what is wrong: no PEM, not a CA.
     pub(crate) fn resolve(config: &Config, entities: &[Arc<CaCertificate>]) -> Result<Self, String> {
         let mut digest = Sha256::new();
-        digest.update([u8::from(config.allow_partial_chain)]);
+        let (partial_chain, server_auth_usage) = (config.allow_partial_chain, config.allow_server_auth_usage);
+        digest.update([u8::from(partial_chain), u8::from(server_auth_usage)]);
         let mut anchors = Vec::new();
         let mut entries = Vec::new();
         let mut entities = entities.iter();
@@ -55,7 +58,7 @@ impl Trust {
             entries.push((entry.clone(), digests));
         }
         let digest = digest.finalize().into();
-        Ok(Self { anchors, partial_chain: config.allow_partial_chain, digest, entries })
+        Ok(Self { anchors, partial_chain, server_auth_usage, digest, entries })
     }
 
     /// Each CA with its SHA-256.

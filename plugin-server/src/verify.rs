@@ -78,7 +78,7 @@ pub(crate) fn cache_key(trust: &Trust, presented: &Presented) -> [u8; 32] {
 
 /// Verifies the leaf against the CAs: a chain of at most [`MAX_CERTIFICATES`] leads to one of them, every certificate
 /// in it is valid now, every issuer may issue, and the leaf may be used by TLS clients (RFC 5280, sections 4.2.1.3,
-/// 4.2.1.12 and 6). The rest of what was presented serves to build the chain and for nothing else.
+/// 4.2.1.12 and 6), or by TLS servers where the instance lets that be enough. The rest of what was presented serves to build the chain and for nothing else.
 ///
 /// # Errors
 /// The reason to refuse. What OpenSSL cannot even start to verify is malformed.
@@ -96,21 +96,29 @@ pub(crate) fn verify(
         let helper = X509::from_der(der).map_err(malformed)?;
         helpers.push(helper).map_err(|_| Reason::Internal)?;
     }
-    let store = store(trust, now).map_err(|_| Reason::Internal)?;
-    let mut context = X509StoreContext::new().map_err(|_| Reason::Internal)?;
-    let (result, chain) = context
-        .init(&store, &leaf, &helpers, |context| {
-            let trusted = context.verify_cert()?;
-            tell(context);
-            // Both must agree before anything is believed.
-            let result = match (trusted, context.error()) {
-                (true, X509VerifyResult::OK) => Ok(()),
-                (_, error) => Err(refusal(error)),
-            };
-            Ok((result, context.chain().map(|chain| Chain::read(chain, issuers))))
-        })
-        .map_err(|_| Reason::Internal)?;
-    result?;
+    let attempt = |purpose| {
+        let store = store(trust, purpose, now).map_err(|_| Reason::Internal)?;
+        let mut context = X509StoreContext::new().map_err(|_| Reason::Internal)?;
+        let (result, chain) = context
+            .init(&store, &leaf, &helpers, |context| {
+                let trusted = context.verify_cert()?;
+                tell(context);
+                // Both must agree before anything is believed.
+                let result = match (trusted, context.error()) {
+                    (true, X509VerifyResult::OK) => Ok(()),
+                    (_, error) => Err(refusal(error)),
+                };
+                Ok((result, context.chain().map(|chain| Chain::read(chain, issuers))))
+            })
+            .map_err(|_| Reason::Internal)?;
+        result.map(|()| chain)
+    };
+    let chain = match attempt(X509PurposeId::SSL_CLIENT) {
+        Err(Reason::WrongPurpose) if trust.server_auth_usage && certificate.may_sign => {
+            attempt(X509PurposeId::SSL_SERVER)
+        }
+        result => result,
+    }?;
     let Chain { issuers, links, not_before, not_after, leaf_not_after } =
         chain.ok_or(Reason::Internal)?.map_err(|_| Reason::Internal)?;
     let verified = Verified { certificate, issuers, links, not_before, not_after, leaf_not_after };
@@ -136,9 +144,9 @@ fn tell(context: &X509StoreContextRef) {
     }
 }
 
-fn store(trust: &Trust, now: SystemTime) -> Result<X509Store, ErrorStack> {
+fn store(trust: &Trust, purpose: X509PurposeId, now: SystemTime) -> Result<X509Store, ErrorStack> {
     let mut param = X509VerifyParam::new()?;
-    param.set_purpose(X509PurposeId::SSL_CLIENT)?;
+    param.set_purpose(purpose)?;
     param.set_auth_level(AUTH_LEVEL);
     // OpenSSL counts the certificates between leaf and anchor.
     param.set_depth(MAX_CERTIFICATES as i32);

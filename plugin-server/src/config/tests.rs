@@ -43,6 +43,7 @@ fn missing_means_null_which_means_nothing_is_allowed() {
     assert!(
         !config.skip_consumer_lookup
             && !config.allow_partial_chain
+            && !config.allow_server_auth_usage
             && config.authenticated_group_by.is_none()
     );
 }
@@ -82,6 +83,10 @@ fn a_wrong_field_is_named() {
         (with("authenticated_group_by", json!("O")), "config.authenticated_group_by: unknown variant `O`"),
         (with("skip_consumer_lookup", json!("yes")), "config.skip_consumer_lookup: invalid type: string"),
         (with("allow_partial_chain", json!(1)), "config.allow_partial_chain: invalid type: integer"),
+        (
+            with("allow_server_auth_usage", json!("yes")),
+            "config.allow_server_auth_usage: invalid type: string",
+        ),
         (with("cache_ttl", json!(-1)), "config.cache_ttl: it is not between"),
         (with("cache_ttl", json!(31_536_001)), "config.cache_ttl: it is not between"),
         (with("cache_ttl", json!("60")), "config.cache_ttl: invalid type: string"),

@@ -8,7 +8,7 @@ use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::x509::X509Name;
 use openssl::x509::extension::BasicConstraints;
-use testbed::pki::{Ca, Leaf, Subject, rcgen::ExtendedKeyUsagePurpose};
+use testbed::pki::{Ca, Leaf, Subject, rcgen::ExtendedKeyUsagePurpose, rcgen::KeyUsagePurpose};
 
 use super::*;
 use crate::config::Config;
@@ -137,6 +137,44 @@ fn a_leaf_must_be_for_tls_clients_or_for_anything() {
         let leaf = root.issue(Subject::client("alice").usages(usages.clone()));
         assert_eq!(outcome(&trust, &presented(&leaf, &[])).err(), expected, "{usages:?}");
     }
+}
+
+#[test]
+fn what_is_only_for_tls_servers_passes_where_the_instance_says_so_and_nothing_else_does() {
+    use ExtendedKeyUsagePurpose::{ClientAuth, CodeSigning, EmailProtection, ServerAuth};
+    let root = Ca::root("root");
+    let allowing = |cas: &[&Ca]| {
+        let pem: Vec<_> = cas.iter().map(|ca| ca.pem()).collect();
+        let config = serde_json::json!({"certificate_source": "shim", "ca_certificates": pem, "allow_server_auth_usage": true});
+        Trust::resolve(&Config::from_json(&config.to_string()).unwrap(), &[]).unwrap()
+    };
+    let (refusing, allowing) = (trust(&[&root]), allowing(&[&root]));
+    let wrong = Some(Reason::WrongPurpose);
+    for (usages, refused, allowed) in [
+        (vec![], None, None),
+        (vec![ClientAuth], None, None),
+        (vec![ServerAuth], wrong, None),
+        (vec![ServerAuth, EmailProtection], wrong, None),
+        (vec![CodeSigning], wrong, wrong),
+        (vec![EmailProtection], wrong, wrong),
+    ] {
+        let leaf = presented(&root.issue(Subject::client("alice").usages(usages.clone())), &[]);
+        assert_eq!(outcome(&refusing, &leaf).err(), refused, "{usages:?}");
+        assert_eq!(outcome(&allowing, &leaf).err(), allowed, "{usages:?}");
+        assert_ne!(cache_key(&refusing, &leaf), cache_key(&allowing, &leaf));
+    }
+
+    // A server's key may be for encipherment only; a client's signs.
+    let servers = Subject::client("alice").usages(vec![ServerAuth]);
+    let enciphers = servers.clone().key_usages(vec![KeyUsagePurpose::KeyEncipherment]);
+    assert_eq!(outcome(&allowing, &presented(&root.issue(enciphers), &[])).err(), wrong);
+
+    // It is no leave for anything else to be wrong.
+    let stranger = Ca::root("stranger");
+    let foreign = presented(&stranger.issue(servers.clone()), &[]);
+    assert_eq!(outcome(&allowing, &foreign).err(), Some(Reason::Untrusted));
+    let ended = servers.expired();
+    assert_eq!(outcome(&allowing, &presented(&root.issue(ended), &[])).err(), Some(Reason::Expired));
 }
 
 #[test]
