@@ -103,7 +103,7 @@ fn every_line_of_kong_conf_is_a_setting_of_kongs() {
 fn every_command_of_kong_conf_runs() {
     for name in FILES {
         let conf = KongConf::read(name);
-        let lines = conf.settings.iter().map(|(key, value)| (key, value));
+        let lines = conf.settings.iter();
         for (key, command) in lines.chain(conf.alternatives.iter().map(|(key, value)| (key, value))) {
             let words: Vec<_> = command.split(' ').collect();
             match key.as_str() {
