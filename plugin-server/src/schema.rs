@@ -58,6 +58,9 @@ pub(crate) const MAX_CACHE_TTL: u32 = 31_536_000;
 /// The most milliseconds of `http_timeout`: an hour.
 pub(crate) const MAX_HTTP_TIMEOUT: u32 = 3_600_000;
 
+/// A token of RFC 9110, section 5.6.2, as a pattern of Lua's.
+const TOKEN: &str = "^[%w!#%$%%&'%*%+%-%.%^_`|~]+$";
+
 /// The protocols of routes that it applies to.
 const PROTOCOLS: [&str; 4] = ["grpc", "grpcs", "http", "https"];
 
@@ -139,15 +142,18 @@ fn header_name(besides: &[&str]) -> Value {
     json!({
         "type": "string",
         "len_min": 1,
-        // A token of RFC 9110, section 5.6.2, as a pattern of Lua's.
-        "match": "^[%w!#%$%%&'%*%+%-%.%^_`|~]+$",
+        "match": TOKEN,
         "match_none": taken.collect::<Vec<_>>(),
     })
 }
 
-/// The same with a default.
-fn detail_header_name(default: &str) -> Value {
-    let mut field = header_name(&HANDOFF);
+/// A field for the name of a header of details, which has the form of one of nginx's variables.
+fn detail_header(default: &str, detail: &str, variable: &str) -> Value {
+    let description = format!(
+        "With `inject_client_cert_details`: the header with {detail}, in the form of nginx's `$ssl_client_{variable}`; null \
+         leaves it out."
+    );
+    let mut field = described(header_name(&HANDOFF), &description);
     field["default"] = json!(default);
     field
 }
@@ -174,56 +180,75 @@ fn ca_certificate() -> Value {
     })
 }
 
+/// The fields of `config`. Kong shows their descriptions (`GET /schemas/plugins/mtls-auth`), and so does
+/// `docs/configuration.md`; Kong takes 10 to 500 bytes.
 fn config_fields() -> Value {
     json!([
         {"certificate_source": {
             "type": "string", "required": true, "default": "shim", "one_of": ["shim", "header", "tls"],
-            "description": "Where the client certificate comes from: the headers of tls-shim with its proof, a header of \
-                            another TLS front, or Kong's own TLS listener.",
+            "description": "Where the client certificate comes from: the headers of tls-shim with its proof (`shim`), a \
+                            header of another TLS front (`header`), or Kong's own TLS listener (`tls`).",
         }},
         {"certificate_header_name": described(
             // Our shim's own header may carry it, as RFC 9440 has it.
             header_name(&[CLIENT_CERT_CHAIN, CLIENT_CERT_PROOF]),
-            "With certificate_source header: the header that the front sets.",
+            "With `certificate_source: header`: the header that the front sets.",
         )},
         {"certificate_header_format": {
             "type": "string", "one_of": ["base64_encoded", "url_encoded"],
-            "description": "With certificate_source header: DER in base64, or PEM percent-encoded.",
+            "description": "With `certificate_source: header`: how the certificate stands in that header, as DER in base64 \
+                            or as PEM with percent-encoding.",
         }},
         {"secure_source": {
             "type": "boolean", "required": true, "default": true,
-            "description": "With certificate_source header: it counts only from Kong's trusted_ips.",
+            "description": "With `certificate_source: header`: the header counts only on connections from Kong's \
+                            `trusted_ips`.",
         }},
         {"ca_certificates": {
             "type": "array", "required": true, "len_min": 1,
             "elements": ca_certificate(),
-            "description": "The CAs that client certificates are verified against: ids of ca_certificates, or PEM.",
+            "description": "The CAs to verify client certificates against: ids of `ca_certificates` entities, or PEM text.",
         }},
         {"consumer_by": {
             "type": "set", "default": ["username", "custom_id"],
             "elements": {"type": "string", "one_of": ["username", "custom_id"]},
-            "description": "Which fields of a consumer a name in the certificate may match.",
+            "description": "Which fields of a consumer a name in the certificate may match. The names are its SANs (DNS, \
+                            email, URI, IP, directoryName) in order, or its CN where it has no SAN extension. Each name is \
+                            tried as a username first. With an empty list only manual mappings count.",
         }},
         {"credentials": {
             "type": "array", "default": [],
             "elements": {"type": "record", "fields": [
-                {"id": {"type": "string"}},
-                {"subject_name": {"type": "string", "required": true, "len_min": 1}},
-                {"consumer": {"type": "string", "required": true, "len_min": 1}},
-                {"ca_certificate": ca_certificate()},
+                {"id": {
+                    "type": "string",
+                    "description": "What `X-Credential-Identifier` says; the subject name where it is not set.",
+                }},
+                {"subject_name": {
+                    "type": "string", "required": true, "len_min": 1,
+                    "description": "A name in the certificate, as a whole.",
+                }},
+                {"consumer": {
+                    "type": "string", "required": true, "len_min": 1,
+                    "description": "Id or username of the consumer that it stands for.",
+                }},
+                {"ca_certificate": described(
+                    ca_certificate(),
+                    "One of `ca_certificates`, as it is written there: the mapping counts only for certificates that were \
+                     issued under that CA.",
+                )},
             ]},
-            "description": "Manual mappings: a name in the certificate, and the consumer (id or username) that it is; \
-                            with ca_certificate only for certificates that were issued under that CA.",
+            "description": "Manual mappings of names to consumers. They come before `consumer_by`, those with a CA first.",
         }},
         {"san_dirname_matcher": {
             "type": "array", "default": [],
             "elements": {"type": "string", "len_min": 1},
-            "description": "Which attributes (OID, long or short name) of a directoryName among the SANs count as \
-                            names; all where it is empty.",
+            "description": "Which attributes (OID, long or short name) of a directoryName among the SANs count as names; \
+                            all where it is empty.",
         }},
         {"anonymous": {
             "type": "string",
-            "description": "Id or username of the consumer for requests that could not be authenticated.",
+            "description": "Id or username of the consumer for everybody who could not be authenticated. Whom an earlier \
+                            plugin has authenticated is left alone.",
         }},
         {"default_consumer": {
             "type": "string",
@@ -231,38 +256,42 @@ fn config_fields() -> Value {
         }},
         {"skip_consumer_lookup": {
             "type": "boolean", "required": true, "default": false,
-            "description": "A trusted certificate is enough; it gives a group instead of a consumer.",
+            "description": "A trusted certificate is enough: there is no consumer, but a group for Kong's acl plugin.",
         }},
         {"authenticated_group_by": {
             "type": "string", "default": "CN", "one_of": ["CN", "DN"],
-            "description": "With skip_consumer_lookup: the part of the subject that is the group.",
+            "description": "With `skip_consumer_lookup`: the part of the subject that is the group; null for no group.",
         }},
         {"allow_partial_chain": {
             "type": "boolean", "required": true, "default": false,
-            "description": "An intermediate among ca_certificates is enough of an anchor.",
+            "description": "An intermediate among `ca_certificates` is enough of an anchor.",
         }},
         {"allow_server_auth_usage": {
             "type": "boolean", "required": true, "default": false,
-            "description": "A certificate whose extended key usage names TLS servers (serverAuth) but not TLS clients \
-                            passes, too: what public CAs issue.",
+            "description": "A certificate whose extended key usage has serverAuth but not clientAuth passes, too: public \
+                            CAs issue no others from 2026 on. Set it only where `ca_certificates` has such a CA, and map \
+                            names exactly: it issues certificates to anybody.",
         }},
         {"cache_ttl": {
             "type": "number", "required": true, "default": 60, "between": [0, MAX_CACHE_TTL],
-            "description": "For how many seconds a CA certificate or a consumer counts as it was found, or as not there.",
+            "description": "For how many seconds a CA or a consumer counts as it was found, or as not there; 0 remembers \
+                            nothing. A declarative file counts as it is.",
         }},
         {"revocation_check_mode": {
             "type": "string", "required": true, "default": "IGNORE_CA_ERROR",
             "one_of": ["SKIP", "IGNORE_CA_ERROR", "STRICT"],
-            "description": "Whether it is asked, by OCSP and CRLs, if a certificate has been revoked; and who passes where \
-                            no answer is to be had: everybody (IGNORE_CA_ERROR) or nobody (STRICT).",
+            "description": "Whether it is asked, by OCSP and CRLs, if a certificate has been revoked: `SKIP` does not ask; \
+                            with `IGNORE_CA_ERROR` only who is said to be revoked is refused; with `STRICT` only who is \
+                            said not to be revoked passes.",
         }},
         {"http_timeout": {
             "type": "number", "required": true, "default": 30_000, "between": [1, MAX_HTTP_TIMEOUT],
-            "description": "For how many milliseconds an OCSP responder, or a server of CRLs, may take for its answer.",
+            "description": "For how many milliseconds an OCSP responder or a server of CRLs may take for its answer.",
         }},
         {"cert_cache_ttl": {
             "type": "number", "required": true, "default": 60_000, "between": [0, MAX_CACHE_TTL],
-            "description": "For how many seconds at most it counts that a certificate has not been revoked.",
+            "description": "For how many seconds at most it counts that a certificate has not been revoked; 0 asks each \
+                            time.",
         }},
         {"http_proxy_host": proxy_host("http")},
         {"http_proxy_port": proxy_port("http")},
@@ -274,30 +303,38 @@ fn config_fields() -> Value {
         }},
         {"send_ca_dn": {
             "type": "boolean", "required": true, "default": false,
-            "description": "tls-shim tells clients the names of these CAs when it asks for a certificate.",
+            "description": "With `certificate_source: shim`: tls-shim puts the names of `ca_certificates` into its \
+                            CertificateRequest, so that browsers and Java clients offer a fitting certificate. Names of \
+                            all plugins that meet on a server name are merged, so set it on all of them or on none: \
+                            clients hold back what no listed CA has issued.",
         }},
         {"inject_client_cert_details": {
             "type": "boolean", "required": true, "default": false,
-            "description": "Tells the upstream about the certificate, in the five headers named here.",
+            "description": "Tells the upstream about a verified certificate, in the five headers named here.",
         }},
-        {"client_cert_header_name": detail_header_name("X-Client-Cert")},
-        {"client_serial_header_name": detail_header_name("X-Client-Cert-Serial")},
-        {"client_cert_issuer_dn_header_name": detail_header_name("X-Client-Cert-Issuer-DN")},
-        {"client_cert_subject_dn_header_name": detail_header_name("X-Client-Cert-Subject-DN")},
-        {"client_cert_fingerprint_header_name": detail_header_name("X-Client-Cert-Fingerprint")},
+        {"client_cert_header_name": detail_header("X-Client-Cert", "the certificate", "escaped_cert")},
+        {"client_serial_header_name": detail_header("X-Client-Cert-Serial", "its serial number", "serial")},
+        {"client_cert_issuer_dn_header_name": detail_header("X-Client-Cert-Issuer-DN", "its issuer", "i_dn")},
+        {"client_cert_subject_dn_header_name": detail_header("X-Client-Cert-Subject-DN", "its subject", "s_dn")},
+        {"client_cert_fingerprint_header_name":
+            detail_header("X-Client-Cert-Fingerprint", "its SHA-1 fingerprint", "fingerprint")},
     ])
 }
 
 fn proxy_host(scheme: &str) -> Value {
-    let description = format!("The proxy through which {scheme} servers are asked about revocation.");
+    let description =
+        format!("The proxy through which servers with {scheme} URLs are asked about revocation.");
     json!({"type": "string", "len_min": 1, "description": description})
 }
 
 fn proxy_port(scheme: &str) -> Value {
-    json!({"type": "integer", "between": [0, u16::MAX], "description": format!("The port of {scheme}_proxy_host.")})
+    json!({"type": "integer", "between": [0, u16::MAX], "description": format!("The port of `{scheme}_proxy_host`.")})
 }
 
 fn described(mut field: Value, description: &str) -> Value {
     field["description"] = json!(description);
     field
 }
+
+#[cfg(test)]
+mod reference;

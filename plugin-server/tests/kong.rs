@@ -393,7 +393,7 @@ async fn a_reload_of_kong_and_a_new_server_lose_no_request() {
     }
 }
 
-/// The guard in Kong is for this (README); only ProtoBuf:1 on a newer Kong does without.
+/// The guard in Kong is for this (docs/configuration.md); only ProtoBuf:1 on a newer Kong does without.
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_server_is_dead_nobody_passes_where_kong_fails_closed() {
     for played in Played::all() {
