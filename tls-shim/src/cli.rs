@@ -34,6 +34,15 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Asks the running shim whether it is ready, as its /readyz says.
+    ///
+    /// It asks at the status_listen of the settings, prints what does and does not work, and fails where anything does not. For
+    /// health checks of containers, in which there is no other client.
+    Ready {
+        /// The settings of the shim, in YAML.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Prints completions for a shell, such as for /etc/bash_completion.d/tls-shim.
     Completions(CompletionsOptions),
     /// Prints the man page, or writes those of all commands into a folder.

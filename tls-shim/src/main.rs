@@ -33,6 +33,7 @@ mod places;
 mod plugin_server;
 mod proxy;
 mod proxy_protocol;
+mod ready;
 mod record;
 mod reload;
 mod settings;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
 async fn serve(cli: Cli, inherited: Inherited) -> (ExitCode, Option<Writing>) {
     match cli.command {
         Some(Command::Check { config }) => return (check::check(&config).await, None),
+        Some(Command::Ready { config }) => return (ready::ready(&config), None),
         Some(Command::Completions(options)) => return (options.run(Cli::command()), None),
         Some(Command::Man(options)) => return (options.run(Cli::command()), None),
         None => {}
