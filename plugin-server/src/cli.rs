@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use command_line::{CompletionsOptions, ManOptions};
 use kong_entities::{AdminSettings, AdminSettingsError, AdminToken};
 use serde::Deserialize;
 use tracing_subscriber::filter::LevelFilter;
@@ -18,9 +19,8 @@ use crate::guard::GuardOptions;
 use crate::instance::VERIFIED_CERTIFICATES;
 use crate::wire::protocol::Protocol;
 
-/// What `--version` says: also which library does the cryptography, for that is where updates are called for.
-static VERSION: LazyLock<String> =
-    LazyLock::new(|| format!("{} ({})", env!("CARGO_PKG_VERSION"), openssl::version::version()));
+/// What `--version` says.
+static VERSION: LazyLock<String> = LazyLock::new(|| command_line::version(openssl::version::version()));
 
 /// Mutual-TLS authentication for open-source Kong: the external plugin server.
 #[derive(Debug, Parser)]
@@ -51,6 +51,10 @@ pub(crate) enum Command {
     Explain(ExplainOptions),
     /// Looks at all that has to be in order around the server, and says what to do where it is not.
     Doctor(DoctorOptions),
+    /// Prints completions for a shell, such as for /etc/bash_completion.d/mtls-auth.
+    Completions(CompletionsOptions),
+    /// Prints the man page, or writes those of all commands into a folder.
+    Man(ManOptions),
 }
 
 /// The options of `serve`, each of which may also stand in the file of `--config`, with `_` for `-`.

@@ -45,7 +45,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use ::revocation::{Checker, Options};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use client_cert::ProofKey;
 use kong_entities::{AdminClient, Directory};
 use telemetry::status::Listener;
@@ -72,6 +72,8 @@ pub fn main() -> ExitCode {
         Some(Command::Guard(options)) => return guard::run(options),
         Some(Command::Explain(options)) => return explain::run(options),
         Some(Command::Doctor(options)) => return doctor::run(options),
+        Some(Command::Completions(options)) => return options.run(Cli::command()),
+        Some(Command::Man(options)) => return options.run(Cli::command()),
         None => cli.options,
     };
     let settings = match options.settle() {

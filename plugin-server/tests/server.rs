@@ -43,9 +43,9 @@ fn the_info_is_printed_for_kongs_query_command_and_its_cousins() {
 }
 
 #[test]
-fn its_version_says_which_library_it_is_built_on() {
+fn its_version_says_which_commit_and_library_it_is_built_from() {
     let said = Command::new(env!("CARGO_BIN_EXE_mtls-auth")).arg("--version").output().unwrap();
-    let expected = format!("mtls-auth {} ({})\n", env!("CARGO_PKG_VERSION"), openssl::version::version());
+    let expected = format!("mtls-auth {}\n", command_line::version(openssl::version::version()));
     assert_eq!(String::from_utf8(said.stdout).unwrap(), expected);
 }
 

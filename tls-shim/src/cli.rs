@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
+use command_line::{CompletionsOptions, ManOptions};
 use tracing_subscriber::filter::LevelFilter;
 
-/// What `--version` says: also which library does the cryptography, for that is where updates are called for.
-static VERSION: LazyLock<String> =
-    LazyLock::new(|| format!("{} ({})", env!("CARGO_PKG_VERSION"), openssl::version::version()));
+/// What `--version` says.
+static VERSION: LazyLock<String> = LazyLock::new(|| command_line::version(openssl::version::version()));
 
 /// A TLS terminator beside Kong that asks for client certificates per SNI and hands them on with proof.
 #[derive(Debug, Parser)]
@@ -34,6 +34,19 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Asks the running shim whether it is ready, as its /readyz says.
+    ///
+    /// It asks at the status_listen of the settings, prints what does and does not work, and fails where anything does not. For
+    /// health checks of containers, in which there is no other client.
+    Ready {
+        /// The settings of the shim, in YAML.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Prints completions for a shell, such as for /etc/bash_completion.d/tls-shim.
+    Completions(CompletionsOptions),
+    /// Prints the man page, or writes those of all commands into a folder.
+    Man(ManOptions),
 }
 
 #[cfg(test)]

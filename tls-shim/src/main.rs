@@ -33,6 +33,7 @@ mod places;
 mod plugin_server;
 mod proxy;
 mod proxy_protocol;
+mod ready;
 mod record;
 mod reload;
 mod settings;
@@ -52,7 +53,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use telemetry::status;
 use telemetry::{Notify, Watchdog};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -91,8 +92,12 @@ fn main() -> ExitCode {
 /// On all cores. What still writes the access log comes with the code.
 #[tokio::main]
 async fn serve(cli: Cli, inherited: Inherited) -> (ExitCode, Option<Writing>) {
-    if let Some(Command::Check { config }) = cli.command {
-        return (check::check(&config).await, None);
+    match cli.command {
+        Some(Command::Check { config }) => return (check::check(&config).await, None),
+        Some(Command::Ready { config }) => return (ready::ready(&config), None),
+        Some(Command::Completions(options)) => return (options.run(Cli::command()), None),
+        Some(Command::Man(options)) => return (options.run(Cli::command()), None),
+        None => {}
     }
     match run(&cli.config.unwrap_or_default(), inherited).await {
         Ok(writing) => (ExitCode::SUCCESS, writing),

@@ -27,6 +27,13 @@ fn get(address: SocketAddr, path: &str) -> (String, String) {
     (status.to_owned(), body.to_owned())
 }
 
+/// Whether `tls-shim ready` ends well, and what it prints.
+fn ready(rig: &Rig) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tls-shim"));
+    let output = command.args(["ready", "--config"]).arg(rig.dir.path().join("shim.yml")).output().unwrap();
+    (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
 /// The value of a metric with its labels, 0 where there is none.
 fn value(metrics: &str, name: &str) -> f64 {
     let line = metrics.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
@@ -94,14 +101,24 @@ fn it_is_ready_once_kong_is_known_and_the_plugin_server_answers() {
     assert_eq!(get(status, "/healthz").0, "200");
     assert_eq!(get(status, "/readyz").0, "200");
     assert_eq!(get(status, "/").0, "404");
+    let (is_ready, said) = ready(&rig);
+    assert!(is_ready && said.contains("kong: ok\n"), "{said}");
     drop(rig);
 
     let status = free();
     let nobody = "plugin_server: /nowhere/plugin.socket";
-    let _rig = Rig::with_settings(ONE_ROUTE, &format!("status_listen: {status}\n{nobody}\n"));
+    let mut rig = Rig::with_settings(ONE_ROUTE, &format!("status_listen: {status}\n{nobody}\n"));
     let (code, body) = get(status, "/readyz");
     assert!(code == "503" && body.contains("plugin_server"), "{code}: {body}");
     assert_eq!(value(&get(status, "/metrics").1, "tls_shim_plugin_server_up"), 0.0);
+    let (is_ready, said) = ready(&rig);
+    assert!(!is_ready && said.contains("plugin_server: the plugin server does not answer\n"), "{said}");
+    rig.shim.signal("KILL");
+    rig.shim.wait();
+    let (is_ready, said) = ready(&rig);
+    assert!(!is_ready && said.contains(&status.to_string()), "{said}");
+    let (is_ready, said) = ready(&Rig::new(ONE_ROUTE));
+    assert!(!is_ready && said.contains("status_listen"), "{said}");
 }
 
 /// Each name in the dashboard's queries is one of a sample.
