@@ -1,0 +1,144 @@
+local helpers = require "spec.helpers"
+local stacks = require "spec.mtls-auth.stack"
+
+
+for _, strategy in helpers.all_strategies() do
+  for _, protocol in stacks.each_protocol() do
+    local title = "Plugin: mtls-auth (entities %s) [#" .. strategy .. ", #" .. protocol .. "]"
+
+    -- A declarative file is Kong's own only where Kong has no database.
+    for _, source in ipairs(strategy == "off" and { "declarative", "admin" } or { "admin" }) do
+      describe(title:format("by " .. source), function()
+        local stack
+
+        lazy_setup(function()
+          stack = stacks.new(strategy, protocol)
+          stack:insert_consumer("alice")
+          stack:insert_consumer("employee", "emp-7")
+          stack:insert_protected_route("protected.test", { cache_ttl = 0 })
+          stack:start { entities = source }
+        end)
+
+        lazy_teardown(function()
+          stack:stop()
+        end)
+
+        it("are CAs by id, and consumers by username and custom_id", function()
+          stack.passed_as(stack:get("protected.test", "alice"), "alice")
+          stack.passed_as(stack:get("protected.test", "numbered"), "employee")
+          stack.unverified(stack:get("protected.test", "nobody"))
+          stack.unverified(stack:get("protected.test", "second-alice"))
+        end)
+
+        if strategy ~= "off" then
+          it("are what they are now", function()
+            stack.unverified(stack:get("protected.test", "mapped"))
+            local admin_client = helpers.admin_client()
+            assert.res_status(201, admin_client:post("/consumers", {
+              body = { username = "mapped.example" }, headers = { ["Content-Type"] = "application/json" },
+            }))
+            helpers.pwait_until(function()
+              stack.passed_as(stack:get("protected.test", "mapped"), "mapped.example")
+            end, stacks.PATIENCE)
+            assert.res_status(204, admin_client:delete("/consumers/mapped.example"))
+            helpers.pwait_until(function()
+              stack.unverified(stack:get("protected.test", "mapped"))
+            end, stacks.PATIENCE)
+            admin_client:close()
+          end)
+        end
+      end)
+    end
+
+    describe(title:format("by Kong itself"), function()
+      local stack, alice
+
+      lazy_setup(function()
+        stack = stacks.new(strategy, protocol)
+        alice = stack:insert_consumer("alice")
+        stack:insert_consumer("anonymous")
+        stack:insert_consumer("employee", "emp-7")
+        local config = { ca_certificates = { stack:pem("ca") }, consumer_by = { "username" } }
+        stack:insert_protected_route("protected.test", config)
+        stack:insert_protected_route("anonymous.test", kong.table.merge(config, { anonymous = "anonymous" }))
+        stack:insert_protected_route("id.test", { anonymous = "anonymous" })
+        stack:start { entities = "kong" }
+      end)
+
+      lazy_teardown(function()
+        stack:stop()
+      end)
+
+      it("are CAs as PEM, and consumers by username", function()
+        local headers = stack.passed_as(stack:get("protected.test", "alice"), "alice")
+        assert.equal(alice.id, headers["x-consumer-id"])
+        stack.unverified(stack:get("protected.test", "mallory"))
+        stack.unverified(stack:get("protected.test", "numbered"))
+        stack.passed_as(stack:get("anonymous.test", "nobody"), "anonymous")
+        stack.passed_as(stack:get("anonymous.test"), "anonymous")
+      end)
+
+      it("are no CAs by id", function()
+        stack.refused(stack:get("id.test", "alice"), 500, stacks.TEXTS.fault)
+      end)
+    end)
+
+    describe(title:format("where their source is down"), function()
+      local stack
+
+      lazy_setup(function()
+        stack = stacks.new(strategy, protocol)
+        stack:insert_consumer("alice")
+        stack:insert_consumer("anonymous")
+        stack:insert_protected_route("protected.test")
+        stack:insert_protected_route("anonymous.test", { anonymous = "anonymous" })
+        -- Nobody listens there.
+        stack:start { entities = "kong", server = ("--admin-url http://127.0.0.1:%d"):format(stack.silent_port) }
+      end)
+
+      lazy_teardown(function()
+        stack:stop()
+      end)
+
+      it("let nobody pass, not even as anonymous", function()
+        for _, host in ipairs { "protected.test", "anonymous.test" } do
+          local arrivals = stack:arrivals()
+          stack.refused(stack:get(host, "alice"), 503, stacks.TEXTS.fault)
+          assert.equal(arrivals, stack:arrivals())
+        end
+        assert.logfile().has.line("refused: entity_source_down", true, 10)
+      end)
+    end)
+
+    describe(title:format("where their source hangs"), function()
+      local stack
+
+      lazy_setup(function()
+        stack = stacks.new(strategy, protocol)
+        stack:insert_consumer("alice")
+        stack:insert_consumer("anonymous")
+        stack:insert_protected_route("protected.test", { ca_certificates = { stack:pem("ca") } })
+        stack:insert_protected_route("anonymous.test", {
+          ca_certificates = { stack:pem("ca") }, anonymous = "anonymous",
+        })
+        stack:start {
+          entities = "kong",
+          server = ("--admin-url http://127.0.0.1:%d/hang --event-timeout 0.5"):format(stack.upstream_port),
+        }
+      end)
+
+      lazy_teardown(function()
+        stack:stop()
+      end)
+
+      it("let nobody wait or pass", function()
+        for _, host in ipairs { "protected.test", "anonymous.test" } do
+          local arrivals = stack:arrivals()
+          stack.refused(stack:get(host, "alice"), 503, stacks.TEXTS.fault)
+          assert.equal(arrivals, stack:arrivals())
+        end
+        assert.logfile().has.line("refused: deadline", true, 10)
+      end)
+    end)
+  end
+end
