@@ -123,6 +123,8 @@ async fn kong_yml_and_shim_yml_are_taken() {
         .replace("/etc/kong/kong.yml", &here("kong.yml"))
         .replace("/etc/tls/default.crt", &here("default.crt"))
         .replace("/etc/tls/default.key", &here("default.key"))
+        // The machine may have a plugin server of its own at the socket of the sample.
+        .replace("/usr/local/kong/mtls-auth.socket", &here("mtls-auth.socket"))
         .replace("/usr/local/kong/mtls-auth.key", &here("mtls-auth.key"));
     let shim_yml = write(dir.path(), "shim.yml", &shim_yml);
     let check = Command::new(binary("tls-shim")).args(["check", "--config"]).arg(&shim_yml).output().unwrap();
