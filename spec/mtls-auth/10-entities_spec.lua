@@ -1,5 +1,7 @@
 local helpers = require "spec.helpers"
 local stacks = require "spec.mtls-auth.stack"
+local cjson = require "cjson"
+local file = require "pl.file"
 
 
 for _, strategy in helpers.all_strategies() do
@@ -49,6 +51,49 @@ for _, strategy in helpers.all_strategies() do
         end
       end)
     end
+
+    describe(title:format("by a file of the plugin server's own"), function()
+      local stack, alice
+
+      local function write(credentials)
+        assert(file.write(stack:path("entities.json"), cjson.encode {
+          _format_version = "3.0",
+          ca_certificates = { { id = stack.ca.id, cert = stack:pem("ca") } },
+          consumers = { { id = alice.id, username = "alice", mtls_auth_credentials = credentials } },
+        }))
+      end
+
+      lazy_setup(function()
+        stack = stacks.new(strategy, protocol)
+        alice = stack:insert_consumer("alice")
+        stack:insert_protected_route("protected.test")
+        write { { subject_name = "mapped.example", id = "mapping-1" } }
+        stack:start { entities = "kong", server = "--declarative-config " .. stack:path("entities.json") }
+      end)
+
+      lazy_teardown(function()
+        stack:stop()
+      end)
+
+      it("are also mtls_auth_credentials", function()
+        local headers = stack.passed_as(stack:get("protected.test", "mapped"), "alice")
+        assert.equal(alice.id, headers["x-consumer-id"])
+        assert.equal("mapping-1", headers["x-credential-identifier"])
+        stack.passed_as(stack:get("protected.test", "alice"), "alice")
+        stack.unverified(stack:get("protected.test", "numbered"))
+      end)
+
+      it("are what stands there now, or did before it was broken", function()
+        write { { subject_name = "emp-7" } }
+        helpers.pwait_until(function()
+          stack.passed_as(stack:get("protected.test", "numbered"), "alice")
+        end, stacks.PATIENCE)
+        stack.unverified(stack:get("protected.test", "mapped"))
+        assert(file.write(stack:path("entities.json"), "consumers: ["))
+        assert.logfile().has.line("the last good one stays", true, stacks.PATIENCE)
+        stack.passed_as(stack:get("protected.test", "numbered"), "alice")
+      end)
+    end)
 
     describe(title:format("by Kong itself"), function()
       local stack, alice
