@@ -31,7 +31,7 @@ if not (kong.client.get_credential() or kong.client.get_consumer()) then
 end
 ]]
 
---- What a client may say of itself, in every spelling; and what nobody may see.
+--- What a client may say of itself, in every spelling.
 local FORGED = {
   ["X-Consumer-ID"] = "forged", ["x_consumer_id"] = "forged", ["X-CONSUMER-USERNAME"] = "forged",
   ["x_Consumer_Username"] = "forged", ["X-Consumer-Custom-ID"] = "forged", ["X-Consumer_Custom-ID"] = "forged",
