@@ -69,6 +69,11 @@ class Upstream:
         with self._lock:
             self._arrived.clear()
 
+    def arrived(self):
+        """How many requests of whom, and under which names, have arrived so far."""
+        with self._lock:
+            return collections.Counter(self._arrived)
+
     def unauthenticated(self, arrangement):
         """Requests of strangers that have arrived, whatever stands in them."""
         return self._sum(lambda sender, _: sender == f"{arrangement} {STRANGER}")
@@ -78,8 +83,7 @@ class Upstream:
         return self._sum(lambda sender, names: sender == f"{arrangement} {ALICE}" and names != ("alice",))
 
     def _sum(self, counts):
-        with self._lock:
-            return sum(number for (sender, names), number in self._arrived.items() if counts(sender, names))
+        return sum(number for (sender, names), number in self.arrived().items() if counts(sender, names))
 
 
 Sent = collections.namedtuple("Sent", "began ended answer")

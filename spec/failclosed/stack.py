@@ -66,7 +66,7 @@ def free_ports(count):
 class Pki:
     """Throw-away certificates: a CA with alice and the server under it, and one of the same name that nobody trusts."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, routes=(*ARRANGEMENTS, OPEN)):
         self.folder = folder
         folder.mkdir()
         for name in ("ca", "other"):
@@ -76,10 +76,10 @@ class Pki:
             )
         self._leaf("alice", "ca", "alice", "extendedKeyUsage=clientAuth")
         self._leaf("mallory", "other", "alice", "extendedKeyUsage=clientAuth")
-        names = ",".join(f"DNS:{host(route)}" for route in (*ARRANGEMENTS, OPEN))
+        names = ",".join(f"DNS:{host(route)}" for route in routes)
         self._leaf("server", "ca", "server", f"extendedKeyUsage=serverAuth\nsubjectAltName={names}")
 
-    def _leaf(self, name, ca, common_name, extensions):
+    def _leaf(self, name, ca, common_name, extensions, validity=("-days", "2")):
         (self.folder / f"{name}.ext").write_text(
             # Newer Pythons insist on the identifiers (RFC 5280, section 4.2.1.1).
             f"basicConstraints=CA:FALSE\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n{extensions}\n"
@@ -90,7 +90,7 @@ class Pki:
         )
         self._openssl(
             "x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.crt", "-CAkey", f"{ca}.key", "-CAcreateserial",
-            "-days", "2", "-extfile", f"{name}.ext", "-out", f"{name}.crt",
+            *validity, "-extfile", f"{name}.ext", "-out", f"{name}.crt",
         )
 
     def _openssl(self, *arguments):
@@ -230,6 +230,14 @@ class Stack:
 
     def _start_shim(self, port, watches):
         name = "tls-shim-watching" if watches else "tls-shim"
+        # JSON is YAML.
+        (self.folder / f"{name}.yml").write_text(json.dumps(self._shim_settings(port, watches), indent=2))
+        output = "/dev/full" if self.fault.full_stderr else None
+        shim = self._run(name, self.programs.tls_shim, "--config", self.folder / f"{name}.yml", output=output)
+        wait_until("tls-shim listens", lambda: self._listens(port, shim))
+        return shim
+
+    def _shim_settings(self, port, watches):
         settings = {
             "listen": [f"{LOOPBACK}:{port}"],
             "upstream": f"http://{LOOPBACK}:{self.kong_port}",
@@ -239,11 +247,7 @@ class Stack:
         }
         if watches:
             settings["plugin_server"] = str(self.socket)
-        # JSON is YAML.
-        (self.folder / f"{name}.yml").write_text(json.dumps(settings, indent=2))
-        output = "/dev/full" if self.fault.full_stderr else None
-        shim = self._run(name, self.programs.tls_shim, "--config", self.folder / f"{name}.yml", output=output)
-        wait_until("tls-shim listens", lambda: self._listens(port, shim))
+        return settings
 
     def _write_key(self):
         key = self.folder / "proof.key"
@@ -256,17 +260,21 @@ class Stack:
             "--proof-key-file", self.folder / "proof.key", "--declarative-config", self.folder / "kong.json",
         ]
 
-    def _write_declarative_config(self):
+    def _entities(self):
+        """The plugins of each route, and the consumers."""
         plugin = {"name": "mtls-auth", "config": {"ca_certificates": [CA_ID]}}
         guard = {"name": "post-function", "config": {"access": [GUARD_LUA]}}
-        plugins = {GUARD: [plugin, guard], SHIM: [plugin], NEITHER: [plugin], OPEN: []}
+        return {GUARD: [plugin, guard], SHIM: [plugin], NEITHER: [plugin], OPEN: []}, ["alice"]
+
+    def _write_declarative_config(self):
+        plugins, consumers = self._entities()
         routes = [
             {"name": route, "hosts": [host(route)], "snis": [host(route)], "plugins": plugins[route]} for route in plugins
         ]
         config = {
             "_format_version": "3.0",
             "ca_certificates": [{"id": CA_ID, "cert": self.pki.path("ca.crt").read_text()}],
-            "consumers": [{"username": "alice"}],
+            "consumers": [{"username": name} for name in consumers],
             # Without retries, what arrives at the upstream twice was sent twice.
             "services": [
                 {"name": "upstream", "url": f"http://{LOOPBACK}:{self.upstream_port}", "retries": 0, "routes": routes}
@@ -275,6 +283,10 @@ class Stack:
         (self.folder / "kong.json").write_text(json.dumps(config, indent=2))
 
     def _write_kong_conf(self):
+        lines = [f"{name} = {value}\n" for name, value in self._kong_settings().items()]
+        (self.folder / "kong.conf").write_text("".join(lines))
+
+    def _kong_settings(self):
         dump = f"{self.programs.mtls_auth} -dump --protocol {self.protocol}"
         settings = {
             "database": "off",
@@ -304,5 +316,4 @@ class Stack:
             # Kong's workers would run as nobody, who may not read the folder.
             user = pwd.getpwuid(0).pw_name
             settings["nginx_user"] = f"{user} {grp.getgrgid(pwd.getpwuid(0).pw_gid).gr_name}"
-        lines = [f"{name} = {value}\n" for name, value in settings.items()]
-        (self.folder / "kong.conf").write_text("".join(lines))
+        return settings
