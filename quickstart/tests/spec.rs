@@ -18,17 +18,27 @@ fn first_words<'a>(text: &'a str, prefix: &str) -> HashSet<&'a str> {
         .collect()
 }
 
-#[test]
-fn fail_closed_knows_the_faults_of_its_document_and_no_others() {
-    let output = Command::new(spec().join("fail-closed")).arg("--help").output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let help = String::from_utf8(output.stdout).unwrap();
-    let (_, faults) = help.split_once("\nfaults:\n").unwrap();
+/// The names of the faults that a program says it knows, and those of its part of the document.
+fn faults(program: &str, heading: &str) -> (HashSet<String>, HashSet<String>) {
+    let help = succeeds(Command::new(spec().join(program)).arg("--help"));
+    let (_, known) = help.split_once("\nfaults:\n").unwrap();
     let document = std::fs::read_to_string(spec().join("README.md")).unwrap();
-    let (_, document) = document.split_once("\n# What Kong lets pass").unwrap();
-    let documented = first_words(document, "| `");
-    assert!(documented.len() > 5);
-    assert_eq!(documented, first_words(faults, "  "));
+    let (_, part) = document.split_once(&format!("\n# {heading}\n")).unwrap();
+    let part = part.split("\n# ").next().unwrap();
+    let owned = |words: HashSet<&str>| words.into_iter().map(str::to_owned).collect();
+    (owned(first_words(known, "  ")), owned(first_words(part, "| `")))
+}
+
+#[test]
+fn fail_closed_and_soak_know_the_faults_of_their_document_and_no_others() {
+    for (program, heading) in [
+        ("fail-closed", "What Kong lets pass while the plugin server is away"),
+        ("soak", "Who gets what for an hour"),
+    ] {
+        let (known, documented) = faults(program, heading);
+        assert!(documented.len() > 5, "{program}");
+        assert_eq!(documented, known, "{program}");
+    }
 }
 
 /// The files in the folder of the specs with this ending, by name.

@@ -1,0 +1,1 @@
+"""What `spec/soak` is made of beyond that: who comes, what goes wrong."""

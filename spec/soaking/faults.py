@@ -127,7 +127,7 @@ def clock_is_years_ahead(stack):
     stack.set_clock(0)
 
 
-# What is done, and whether nobody may notice it at all.
+# What is done, and what is said of it.
 FAULTS = {
     "kill": (kill_server, "kill -9 of the plugin server"),
     "stop": (stop_server, "SIGSTOP of the plugin server for 8 s"),
