@@ -247,4 +247,6 @@ fn address(bytes: &[u8]) -> Option<String> {
 }
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;
