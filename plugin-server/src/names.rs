@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use x509_parser::asn1_rs::{Any, Oid, Tag, ToDer, oid};
+use x509_parser::asn1_rs::{Any, Oid, Tag, ToDer};
 use x509_parser::extensions::{GeneralName, SubjectAlternativeName};
 use x509_parser::x509::X509Name;
 
@@ -124,7 +124,7 @@ pub(crate) fn list(names: &[AlternativeName]) -> String {
     list
 }
 
-/// The string form of RFC 4514, as nginx's `$ssl_client_s_dn` has it: last RDN first, in ASCII, anything else escaped.
+/// The string form of RFC 4514, as nginx's `$ssl_client_s_dn` has it: last attribute first, in ASCII, anything else escaped.
 pub(crate) fn distinguished_name(name: &X509Name<'_>) -> String {
     let mut text = String::new();
     let rdns: Vec<_> = name.iter_rdn().collect();
@@ -132,7 +132,8 @@ pub(crate) fn distinguished_name(name: &X509Name<'_>) -> String {
         if !text.is_empty() {
             text.push(',');
         }
-        for (position, attribute) in rdn.iter().enumerate() {
+        let attributes: Vec<_> = rdn.iter().collect();
+        for (position, attribute) in attributes.iter().rev().enumerate() {
             if position > 0 {
                 text.push('+');
             }
@@ -142,15 +143,14 @@ pub(crate) fn distinguished_name(name: &X509Name<'_>) -> String {
     text
 }
 
+/// RFC 4514, section 2.4: what has no keyword, or no string form, is the hexadecimal form of its BER.
 fn push_attribute(text: &mut String, kind: &Oid<'_>, value: &Any<'_>) {
-    match keyword(kind) {
-        Some(keyword) => text.push_str(keyword),
-        None => text.push_str(&kind.to_id_string()),
-    }
+    let dotted = dotted(kind);
+    let keyword = keyword(&dotted);
+    text.push_str(keyword.unwrap_or(&dotted));
     text.push('=');
-    match exact_text(value) {
+    match exact_text(value).filter(|_| keyword.is_some()) {
         Some(value) => push_escaped(text, &value),
-        // RFC 4514, section 2.4: what has no string form is the hexadecimal form of its BER.
         None => {
             text.push('#');
             for byte in value.to_der_vec().unwrap_or_default() {
@@ -177,22 +177,37 @@ fn push_escaped(text: &mut String, value: &str) {
     }
 }
 
-/// The keywords of RFC 4514, section 3, and two that OpenSSL also writes by name.
-fn keyword(kind: &Oid<'_>) -> Option<&'static str> {
-    let known = [
-        (oid!(2.5.4.3), "CN"),
-        (oid!(2.5.4.6), "C"),
-        (oid!(2.5.4.7), "L"),
-        (oid!(2.5.4.8), "ST"),
-        (oid!(2.5.4.9), "street"),
-        (oid!(2.5.4.10), "O"),
-        (oid!(2.5.4.11), "OU"),
-        (oid!(0.9.2342.19200300.100.1.25), "DC"),
-        (oid!(0.9.2342.19200300.100.1.1), "UID"),
-        (oid!(2.5.4.5), "serialNumber"),
-        (oid!(1.2.840.113549.1.9.1), "emailAddress"),
-    ];
-    known.into_iter().find_map(|(oid, keyword)| (oid == *kind).then_some(keyword))
+/// The short name that OpenSSL has for a type of attributes: those of RFC 4514, section 3, and many more, such as
+/// `organizationIdentifier`.
+fn keyword(dotted: &str) -> Option<&'static str> {
+    let object = openssl::asn1::Asn1Object::from_str(dotted).ok()?;
+    match object.nid() {
+        openssl::nid::Nid::UNDEF => None,
+        known => known.short_name().ok(),
+    }
+}
+
+/// An OID as numbers. What reads certificates for us takes the first octet for two of them, which it is not under 2.48 and
+/// above.
+fn dotted(kind: &Oid<'_>) -> String {
+    let mut text = String::new();
+    let mut number = 0_u128;
+    for octet in kind.as_bytes() {
+        if number.leading_zeros() < 7 {
+            return kind.to_id_string();
+        }
+        number = number << 7 | u128::from(octet & 0x7f);
+        if *octet < 0x80 {
+            // Of the first two there is one number (X.690, section 8.19.4).
+            let root = if text.is_empty() { Some((number / 40).min(2)) } else { None };
+            match root {
+                Some(root) => text = format!("{root}.{}", number - 40 * root),
+                None => text.push_str(&format!(".{number}")),
+            }
+            number = 0;
+        }
+    }
+    text
 }
 
 /// The text of a DirectoryString, where its type leaves no doubt.
@@ -231,5 +246,7 @@ fn address(bytes: &[u8]) -> Option<String> {
     Some(address.to_string())
 }
 
+#[cfg(test)]
+mod differential;
 #[cfg(test)]
 mod tests;

@@ -101,3 +101,6 @@ async fn connection(stream: UnixStream, server: Arc<Server>) {
         tracing::warn!(%error, "a connection was closed");
     }
 }
+
+#[cfg(test)]
+mod machine;

@@ -214,4 +214,6 @@ pub(crate) fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> 
 }
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;

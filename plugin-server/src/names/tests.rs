@@ -131,14 +131,17 @@ fn of_an_rdn_with_several_values_none_hides_another() {
     };
     let (cn, o, utf8) = (3, 10, 0x0c);
     for (attributes, expected, text) in [
-        (vec![attribute(cn, utf8, b"alice"), attribute(o, utf8, b"x")], Some("alice"), "CN=alice+O=x"),
-        (vec![attribute(cn, utf8, b"alice"), attribute(cn, utf8, b"bob")], None, "CN=alice+CN=bob"),
+        (vec![attribute(cn, utf8, b"alice"), attribute(o, utf8, b"x")], Some("alice"), "O=x+CN=alice"),
+        (vec![attribute(cn, utf8, b"alice"), attribute(cn, utf8, b"bob")], None, "CN=bob+CN=alice"),
         (vec![attribute(o, utf8, b"x,CN=alice")], None, "O=x\\,CN=alice"),
         (vec![attribute(cn, utf8, b"alice,O=x")], Some("alice,O=x"), "CN=alice\\,O=x"),
         (vec![attribute(cn, utf8, b"\xff")], None, "CN=#0C01FF"),
         // UniversalString, and a PrintableString that is not even ASCII.
         (vec![attribute(cn, 0x1c, b"\0\0\0a")], None, "CN=#1C0400000061"),
         (vec![attribute(cn, 0x13, b"\xff")], None, "CN=#1301FF"),
+        // organizationIdentifier, and a type that nobody has a name for.
+        (vec![attribute(97, utf8, b"PSDES-1")], None, "organizationIdentifier=PSDES-1"),
+        (vec![attribute(127, utf8, b"alice")], None, "2.5.4.127=#0C05616C696365"),
         (vec![], None, ""),
     ] {
         let rdn = if attributes.is_empty() { Vec::new() } else { tagged(0x31, &attributes.concat()) };
@@ -159,6 +162,23 @@ fn alternative_names_that_stand_twice_are_malformed() {
     assert_eq!(subject_names(once), ["b.example"]);
     let garbage = Subject::client("alice").extension(&[2, 5, 29, 17], b"\x30\x0b\x82");
     assert_eq!(Certificate::from_der(&Ca::root("root").issue(garbage).der), None);
+}
+
+#[test]
+fn an_oid_without_a_name_is_written_in_numbers() {
+    let long = [&[0x69][..], &[0x83], &[0xff; 17], &[0x7f]].concat();
+    for (octets, expected) in [
+        (&[0x2a, 3, 4][..], "1.2.3.4"),
+        (&[0x27], "0.39"),
+        (&[0x4f], "1.39"),
+        (&[0x7f], "2.47"),
+        (&[0x81, 0], "2.48"),
+        (&[0x88, 0x37, 1], "2.999.1"),
+        // A UUID, as long as they get.
+        (&long, "2.25.340282366920938463463374607431768211455"),
+    ] {
+        assert_eq!(dotted(&Oid::new(octets.into())), expected);
+    }
 }
 
 #[test]
