@@ -229,13 +229,17 @@ class Stack:
             return connection.connect_ex((LOOPBACK, port)) == 0
 
     def _start_shim(self, port, watches):
-        name = "tls-shim-watching" if watches else "tls-shim"
+        name = self._shim_name(watches)
         # JSON is YAML.
         (self.folder / f"{name}.yml").write_text(json.dumps(self._shim_settings(port, watches), indent=2))
         output = "/dev/full" if self.fault.full_stderr else None
         shim = self._run(name, self.programs.tls_shim, "--config", self.folder / f"{name}.yml", output=output)
         wait_until("tls-shim listens", lambda: self._listens(port, shim))
         return shim
+
+    @staticmethod
+    def _shim_name(watches):
+        return "tls-shim-watching" if watches else "tls-shim"
 
     def _shim_settings(self, port, watches):
         settings = {
