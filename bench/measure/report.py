@@ -47,6 +47,32 @@ def table(all_results, builds):
     return "\n".join(lines)
 
 
+def document(about, sections, flames):
+    """All that was measured on a day: a table of each section, then its charts. `flames` are the files with flame graphs, if any."""
+    lines = [f"# Measured on {about['date']}", "", f"{about['machine']}.", "", *[f"- {each}" for each in about["versions"]], "",
+             "What led here, what was tried in vain and what is missing to the targets stands in [bench/README.md](../README.md).", ""]
+    for title, several, builds in sections:
+        lines += [f"## {title}", "", _measured(several), "", table(several, builds), ""]
+        lines += [f"![{each['row']['says']}]({about['date']}/{each['row']['name']}.svg)" for each in several] + [""]
+    if flames:
+        lines += ["## Flame graphs", "", *[f"- [{flame.stem}]({flame})" for flame in flames], ""]
+    return "\n".join(lines)
+
+
+def _measured(several):
+    """At which commit, and in how many rounds; of rows that differ, each by its name."""
+    def says(results):
+        rounds = max(got["rounds"] for got in results["fronts"].values())
+        return f"commit {results['commit']}, {rounds} round{'s' if rounds > 1 else ''}"
+
+    said = {}
+    for results in several:
+        said.setdefault(says(results), []).append(results["row"]["name"])
+    if len(said) == 1:
+        return f"{next(iter(said)).capitalize()}."
+    return "; ".join(f"{what}: {', '.join(names)}" for what, names in said.items()).capitalize() + "."
+
+
 def chart(results, builds):
     """Bars of one row, of which less or more is better, as the row says."""
     fronts = results["fronts"]

@@ -7,16 +7,19 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
+use tokio_util::sync::ReusableBoxFuture;
 
 use crate::access::{FAULT, Verdict};
 use crate::ids::{Ids, Run};
 use crate::wire::value::Value;
+
+/// For how many events that have ended the memory is kept: as many as mostly run at once.
+const SPARES: usize = 64;
 
 /// How long an event may wait for Kong's next step. Kong answers a PDK call at once or, where the call throws, never.
 pub(crate) const ABANDONED: Duration = Duration::from_secs(60);
@@ -98,7 +101,36 @@ impl<C, A> Drop for Waiting<'_, C, A> {
     }
 }
 
-type Running = Pin<Box<dyn Future<Output = Verdict> + Send>>;
+type Running = ReusableBoxFuture<'static, Verdict>;
+
+/// The memory of events that have ended, for others: they are of one size, and large.
+#[derive(Default)]
+pub(crate) struct Spares(Mutex<Vec<Running>>);
+
+impl Spares {
+    fn hold(&self, run: impl Future<Output = Verdict> + Send + 'static) -> Running {
+        let spare = self.all().pop();
+        match spare {
+            Some(mut spare) => {
+                spare.set(run);
+                spare
+            }
+            None => Running::new(run),
+        }
+    }
+
+    /// Takes back the memory of an event that has ended: what it held has gone with its last step.
+    pub(crate) fn keep<C, A>(&self, ended: Event<C, A>) {
+        let mut all = self.all();
+        if all.len() < SPARES {
+            all.push(ended.run);
+        }
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, Vec<Running>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// One running event.
 pub(crate) struct Event<C = PdkCall, A = Value> {
@@ -108,12 +140,12 @@ pub(crate) struct Event<C = PdkCall, A = Value> {
 
 impl<C, A> Event<C, A> {
     /// An event that has not begun to run.
-    pub(crate) fn new<F>(run: impl FnOnce(Exchange<C, A>) -> F) -> Self
+    pub(crate) fn new<F>(spares: &Spares, run: impl FnOnce(Exchange<C, A>) -> F) -> Self
     where
         F: Future<Output = Verdict> + Send + 'static,
     {
         let exchange = Exchange::new();
-        Self { run: Box::pin(run(exchange.clone())), exchange }
+        Self { run: spares.hold(run(exchange.clone())), exchange }
     }
 
     /// Gives the event the answer to its call.
@@ -126,7 +158,7 @@ impl<C, A> Event<C, A> {
     pub(crate) async fn advance(&mut self) -> Progress<C> {
         poll_fn(|context| {
             // A panic is an error of ours in one event: it ends as a fault and harms no other.
-            let polled = catch_unwind(AssertUnwindSafe(|| self.run.as_mut().poll(context)));
+            let polled = catch_unwind(AssertUnwindSafe(|| self.run.poll(context)));
             match polled {
                 Ok(Poll::Ready(verdict)) => Poll::Ready(Progress::Ended(verdict)),
                 Ok(Poll::Pending) => self
@@ -146,11 +178,13 @@ impl<C, A> Event<C, A> {
 pub(crate) struct Events {
     waiting: Mutex<HashMap<u64, (Event, Instant)>>,
     ids: Ids,
+    /// Also for those of ProtoBuf:1.
+    pub(crate) spares: Spares,
 }
 
 impl Events {
     pub(crate) fn new(run: Run) -> Self {
-        Self { waiting: Mutex::default(), ids: Ids::of(run) }
+        Self { waiting: Mutex::default(), ids: Ids::of(run), spares: Spares::default() }
     }
 
     /// Begins an event and runs it to its first call, or its end.
@@ -159,7 +193,7 @@ impl Events {
         F: Future<Output = Verdict> + Send + 'static,
     {
         let id = self.ids.next();
-        (id, self.advance(id, Event::new(run)).await)
+        (id, self.advance(id, Event::new(&self.spares, run)).await)
     }
 
     /// Gives an event the answer to its call and runs it on. None if no such event waits: it has ended, was abandoned,
@@ -173,8 +207,9 @@ impl Events {
 
     async fn advance(&self, id: u64, mut event: Event) -> Progress {
         let progress = event.advance().await;
-        if matches!(progress, Progress::Calls(_)) {
-            self.waiting().insert(id, (event, Instant::now()));
+        match progress {
+            Progress::Calls(_) => drop(self.waiting().insert(id, (event, Instant::now()))),
+            Progress::Ended(_) => self.spares.keep(event),
         }
         progress
     }

@@ -50,6 +50,7 @@ use client_cert::ProofKey;
 use kong_entities::{AdminClient, Directory};
 use telemetry::status::Listener;
 use telemetry::{Notify, Watchdog};
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Cli, Command, EntitySettings, Settings};
@@ -101,8 +102,14 @@ fn refuse_to_start(error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-#[tokio::main]
-async fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
+fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
+    // On one core, the runtime for one thread does the same for less: it never looks for work to take from others.
+    let is_alone = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
+    let mut runtime = if is_alone { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    runtime.enable_all().build()?.block_on(serve_kong(settings))
+}
+
+async fn serve_kong(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let proof_key = ProofKey::read_or_create(&settings.proof_key_file)?;

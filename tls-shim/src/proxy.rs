@@ -95,7 +95,8 @@ pub(crate) async fn proxy(
     *outgoing.headers_mut() = request.headers;
     let sent = async {
         match grpc {
-            Some(host) => client.upstream.send_grpc(host, outgoing).await,
+            // Boxed for those that are none: its room would be part of each request.
+            Some(host) => Box::pin(client.upstream.send_grpc(host, outgoing)).await,
             None => client.upstream.send(outgoing).await,
         }
     };

@@ -388,6 +388,7 @@ fn resume_by_tickets(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> 
     // OpenSSL wants one wherever a client may be asked. It is the same for all: what a session is good for is told by
     // the key of its ticket.
     builder.set_session_id_context(b"tls-shim")?;
+    raw::send_few_tickets(builder)?;
     raw::set_tickets::<Decision>(builder)
 }
 

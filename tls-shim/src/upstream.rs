@@ -110,7 +110,8 @@ impl Upstream {
             let is_kept = waiting.is_some();
             let mut sender = match waiting {
                 Some(sender) => sender,
-                None => open_http1(plain, &self.caller).await?,
+                // Boxed: it is rare, and its room would be part of each request.
+                None => Box::pin(open_http1(plain, &self.caller)).await?,
             };
             match sender.try_send_request(request).await {
                 Ok(response) => {

@@ -178,6 +178,22 @@ fn a_client_is_told_how_long_its_ticket_lives() {
     }
 }
 
+/// AWS-LC has its own number, and a ticket costs it little.
+#[cfg(not(feature = "aws-lc"))]
+#[test]
+fn a_full_handshake_and_a_resumed_one_end_with_one_ticket_each() {
+    let rig = Rig::new(TWO_PLUGINS);
+    let [full, resumed] = ["full", "resumed"].map(|name| {
+        let proof = match name {
+            "full" => &["-cert", "client.crt", "-key", "client.key"][..],
+            _ => &["-sess_in", "full"],
+        };
+        let client = clients(&rig).into_iter().find(|client| client.version == "-tls1_3").unwrap();
+        client.get(rig.address, Some(SECURED), "/", name, proof).tickets()
+    });
+    assert_eq!((full, resumed), (1, 1));
+}
+
 #[test]
 fn another_server_certificate_is_shown_in_a_full_handshake() {
     let rig = Rig::new(TWO_PLUGINS);

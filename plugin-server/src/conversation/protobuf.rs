@@ -13,7 +13,7 @@ use prost::Message;
 use super::Counted;
 use super::stream::Stream;
 use crate::access::Verdict;
-use crate::event::Progress;
+use crate::event::{Progress, Spares};
 use crate::rpc::Server;
 use crate::rpc::protobuf::{Outcome, ProtoBufEvent};
 use crate::wire::protobuf::WireError;
@@ -34,7 +34,7 @@ pub(super) async fn converse(
         let reply = match server.answer_protobuf(call.command.ok_or(WireError::NoCommand)?).await? {
             Outcome::Reply(returned) => RpcReturn { sequence, returned },
             Outcome::Event(event) => {
-                if let Some(last_word) = run(&mut line, event).await? {
+                if let Some(last_word) = run(&mut line, event, &server.events.spares).await? {
                     line.call(&last_word).await?;
                     // The client has its answer as soon as Kong has read this; what comes now may take its time.
                     drop(running);
@@ -53,7 +53,7 @@ pub(super) async fn converse(
 }
 
 /// Runs an event until Kong may go on with the request, or to the call after which it does not come back.
-async fn run(line: &mut Line, event: ProtoBufEvent) -> Result<Option<Call>, WireError> {
+async fn run(line: &mut Line, event: ProtoBufEvent, spares: &Spares) -> Result<Option<Call>, WireError> {
     let mut event = match event {
         ProtoBufEvent::Runs(event) => event,
         ProtoBufEvent::NoInstance(id) => return Ok(Some(Call::no_instance(id))),
@@ -65,9 +65,12 @@ async fn run(line: &mut Line, event: ProtoBufEvent) -> Result<Option<Call>, Wire
                 let answer = line.answer().await?;
                 event.answer(answer);
             }
-            Progress::Ended(Verdict::Proceed) => return Ok(None),
-            Progress::Ended(Verdict::Refuse { status, message }) => {
-                return Ok(Some(Call::exit(status, message)));
+            Progress::Ended(verdict) => {
+                spares.keep(event);
+                return Ok(match verdict {
+                    Verdict::Proceed => None,
+                    Verdict::Refuse { status, message } => Some(Call::exit(status, message)),
+                });
             }
         }
     }

@@ -16,7 +16,11 @@ const PIECE: usize = 8 * 1024;
 
 /// A connection of Kong's.
 #[derive(Debug)]
-pub(crate) struct Stream(AsyncFd<UnixStream>);
+pub(crate) struct Stream {
+    socket: AsyncFd<UnixStream>,
+    /// Where each read goes first. To make room for it behind what has come would be to fill that room with zeros each time.
+    piece: Box<[u8]>,
+}
 
 impl Stream {
     /// The same connection.
@@ -24,7 +28,8 @@ impl Stream {
     /// # Errors
     /// What the system says.
     pub(crate) fn new(stream: tokio::net::UnixStream) -> io::Result<Self> {
-        woken_by(stream.into_std()?, Interest::READABLE).map(Self)
+        let socket = woken_by(stream.into_std()?, Interest::READABLE)?;
+        Ok(Self { socket, piece: vec![0; PIECE].into() })
     }
 
     /// Appends what has come, or waits until something comes, and gives its length: 0 at the end.
@@ -33,13 +38,10 @@ impl Stream {
     /// What the system says.
     pub(crate) async fn read(&mut self, received: &mut BytesMut) -> io::Result<usize> {
         loop {
-            let mut ready = self.0.readable_mut().await?;
-            let before = received.len();
-            received.resize(before + PIECE, 0);
-            let read = ready.get_inner_mut().read(&mut received[before..]);
-            received.truncate(before + read.as_ref().copied().unwrap_or(0));
-            match read {
+            let mut ready = self.socket.readable_mut().await?;
+            match ready.get_inner_mut().read(&mut self.piece) {
                 Ok(length) => {
+                    received.extend_from_slice(&self.piece[..length]);
                     // Less than there was room for is all that there is (epoll(7)); the end of the stream stays known.
                     if length < PIECE {
                         ready.clear_ready();
@@ -59,7 +61,7 @@ impl Stream {
     /// What the system says.
     pub(crate) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match self.0.get_mut().write(bytes) {
+            match self.socket.get_mut().write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => bytes = &bytes[written..],
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.has_room().await?,
@@ -72,14 +74,14 @@ impl Stream {
 
     /// Waits for room to write. It is rare that there is none, so what waits is made for it.
     async fn has_room(&self) -> io::Result<()> {
-        let room = woken_by(self.0.get_ref().try_clone()?, Interest::WRITABLE)?;
+        let room = woken_by(self.socket.get_ref().try_clone()?, Interest::WRITABLE)?;
         room.writable().await.map(|_| ())
     }
 
     /// Writes no more.
     #[cfg(test)]
     pub(crate) fn shutdown(&self) {
-        self.0.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+        self.socket.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
     }
 }
 

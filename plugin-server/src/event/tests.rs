@@ -86,3 +86,27 @@ async fn an_event_may_wait_for_other_things_than_kong() {
     let (begun, ()) = tokio::join!(begun, async { sender.send("now").unwrap() });
     assert_eq!(Some(begun.1), calls("kong.log.notice", vec![json!("now")]));
 }
+
+#[tokio::test]
+async fn an_event_takes_over_the_memory_of_one_that_has_ended_and_nothing_else_of_it() {
+    let spares = Spares::default();
+    let event = |asks: bool| {
+        Event::<&str, &str>::new(&spares, |exchange: Exchange<&str, &str>| async move {
+            if asks && exchange.call("a call").await == "an answer" { Verdict::Proceed } else { FAULT }
+        })
+    };
+    let mut first = event(true);
+    assert_eq!(first.advance().await, Progress::Calls("a call"));
+    first.answer("an answer");
+    assert_eq!(first.advance().await, Progress::Ended(Verdict::Proceed));
+    spares.keep(first);
+    assert_eq!(spares.all().len(), 1);
+    let mut second = event(false);
+    assert!(spares.all().is_empty());
+    assert_eq!(second.advance().await, Progress::Ended(FAULT));
+    // It holds no more than it may.
+    for event in (0..=SPARES).map(|_| event(false)).collect::<Vec<_>>() {
+        spares.keep(event);
+    }
+    assert_eq!(spares.all().len(), SPARES);
+}

@@ -81,7 +81,7 @@ impl Server {
         };
         let server = Arc::clone(self);
         // All that may go wrong is inside, where a panic is a fault of this event and of nothing else.
-        ProtoBufEvent::Runs(Event::new(|exchange| async move {
+        ProtoBufEvent::Runs(Event::new(&self.events.spares, |exchange| async move {
             let mut pdk = ProtoBufPdk(exchange.clone());
             let refusal = if Phase::find(&event_name, Protocol::ProtoBuf) == Some(Phase::Access) {
                 match server.instances.get_or_retry(id).await {

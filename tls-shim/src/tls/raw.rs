@@ -24,8 +24,8 @@ pub(super) use self::client_hello::{offers_extended_master_secret, server_name_e
 pub(super) use self::library::rename_after_server_hello;
 pub(super) use self::library::{
     NAME, SERVER_KEYS, SESSION_HAS_CHAIN, accept_any, add_chain_cert, forbid, is_strong,
-    may_withhold_tickets, prefer_own_order, set_client_hello_callback, set_tickets, ticket_contents,
-    withhold_tickets,
+    may_withhold_tickets, prefer_own_order, send_few_tickets, set_client_hello_callback, set_tickets,
+    ticket_contents, withhold_tickets,
 };
 pub(crate) use self::library::{library, set_ciphersuites};
 pub(super) use self::ticketing::{NAME_BYTES, TicketKey, Ticketing};

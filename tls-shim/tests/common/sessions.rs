@@ -30,12 +30,18 @@ impl Said {
     }
 
     pub fn got_a_ticket(&self) -> bool {
+        self.tickets() > 0
+    }
+
+    /// How many tickets came.
+    pub fn tickets(&self) -> usize {
         // In TLS 1.2 one without bytes takes back the promise of one (RFC 5077, section 3.3).
         const EMPTY: usize = 4 + 4 + 2;
         let lengths = self.0.lines().filter(|line| line.contains("NewSessionTicket"));
         lengths
             .filter_map(|line| line.split_once("[length ")?.1.split(']').next())
-            .any(|length| usize::from_str_radix(length, 16).unwrap() > EMPTY)
+            .filter(|length| usize::from_str_radix(length, 16).unwrap() > EMPTY)
+            .count()
     }
 
     /// How long the client was told that its last ticket lives, in seconds.

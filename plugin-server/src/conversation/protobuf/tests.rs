@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::conversation::ConversationError;
 use crate::entity_source::EntitySource;
-use crate::event::Event;
+use crate::event::{Event, Spares};
 use crate::instance::Shared;
 use crate::revocation::Revocation;
 use crate::siblings::Siblings;
@@ -329,13 +329,13 @@ async fn a_panic_is_500_on_its_own_connection() {
     let [kong, ours] = [kong, ours].map(|stream| Stream::new(stream).unwrap());
     let mut line = Line { stream: ours, received: BytesMut::new(), sending: BytesMut::new() };
     let mut kong = Line { stream: kong, received: BytesMut::new(), sending: BytesMut::new() };
-    let event = Event::new(|exchange| async move {
+    let event = Event::new(&Spares::default(), |exchange| async move {
         exchange.call(Call::exit(200, "not meant")).await;
         panic!("on purpose");
     });
     frame::put(&mut kong.sending, b"");
     kong.send().await.unwrap();
-    let last_word = run(&mut line, ProtoBufEvent::Runs(event)).await.unwrap();
+    let last_word = run(&mut line, ProtoBufEvent::Runs(event), &Spares::default()).await.unwrap();
     assert_eq!(last_word, Some(Call::exit(500, FAULT_TEXT)));
     world.kong(json!({})).await.closes().await.unwrap();
 }

@@ -11,7 +11,7 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use super::answers::{self, Understood};
 use crate::access::Verdict;
-use crate::event::{Event, PdkCall};
+use crate::event::{Event, PdkCall, Spares};
 use crate::pdk::Headers;
 use crate::wire::msgpack::{Call, Codec, Reply, ReplyBody, Request};
 use crate::wire::pdk::MsgPackPdk;
@@ -234,7 +234,7 @@ fn reads(message_id: u64, body: ReplyBody, error: Lua, result: Lua) {
 /// An event of which each call is answered with this.
 pub(super) fn run(answer: &Value) -> (Understood, Vec<PdkCall>) {
     let (tell, told) = mpsc::channel();
-    let event = Event::new(|exchange| async move {
+    let event = Event::new(&Spares::default(), |exchange| async move {
         let understood = answers::ask(&mut MsgPackPdk(exchange)).await;
         tell.send(understood).unwrap();
         Verdict::Proceed

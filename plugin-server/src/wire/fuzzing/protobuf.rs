@@ -8,7 +8,7 @@ use prost::Message;
 use self::by_hand::Field;
 use super::answers::{self, Understood};
 use crate::access::Verdict;
-use crate::event::Event;
+use crate::event::{Event, Spares};
 use crate::pdk::Headers;
 use crate::wire::protobuf::frame::{self, LENGTH, MAX_ANSWER, MAX_CALL};
 use crate::wire::protobuf::messages::{InstanceStatus, PluginNames, Returned, RpcCall, RpcReturn};
@@ -126,7 +126,7 @@ fn slices(mut stream: &[u8], most: usize) -> Read {
 /// An event of which each call is answered with this.
 pub(super) fn run(answer: &Answer) -> (Understood, Vec<Call>) {
     let (tell, told) = mpsc::channel();
-    let event = Event::new(|exchange| async move {
+    let event = Event::new(&Spares::default(), |exchange| async move {
         let understood = answers::ask(&mut ProtoBufPdk(exchange)).await;
         tell.send(understood).unwrap();
         Verdict::Proceed

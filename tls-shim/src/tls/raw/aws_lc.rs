@@ -29,7 +29,7 @@ pub(in crate::tls) use self::accept_any::accept_any;
 #[cfg(test)]
 pub(in crate::tls) use self::renaming::rename_after_server_hello;
 pub(in crate::tls) use self::session_tickets::{
-    SESSION_HAS_CHAIN, may_withhold_tickets, set_tickets, ticket_contents, withhold_tickets,
+    SESSION_HAS_CHAIN, may_withhold_tickets, send_few_tickets, set_tickets, ticket_contents, withhold_tickets,
 };
 
 /// The kinds of keys that a server can have. AWS-LC takes RSA-PSS too, and then fails every handshake.

@@ -12,7 +12,7 @@ use super::Refused;
 
 pub(in crate::tls) use self::accept_any::accept_any;
 pub(in crate::tls) use self::session_tickets::{
-    SESSION_HAS_CHAIN, may_withhold_tickets, set_tickets, ticket_contents, withhold_tickets,
+    SESSION_HAS_CHAIN, may_withhold_tickets, send_few_tickets, set_tickets, ticket_contents, withhold_tickets,
 };
 
 /// The kinds of keys that a server can have. OpenSSL takes others, such as DSA, and then fails every handshake.
