@@ -6,6 +6,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::names::{self, AlternativeName, AttributeType};
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
+
 /// What a leaf certificate says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Certificate {

@@ -39,7 +39,12 @@ mod verify;
 mod wire;
 
 #[cfg(any(test, feature = "fuzzing"))]
-pub use wire::fuzzing;
+pub mod fuzzing {
+    //! What must hold of any bytes that others wrote, for `fuzz/`. Each function panics where it does not.
+
+    pub use crate::certificate::fuzzing::certificate_names;
+    pub use crate::wire::fuzzing::{msgpack_frames, protobuf_frames};
+}
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -64,6 +69,7 @@ use crate::wire::protocol::Protocol;
 
 /// Runs the program by its command line and says how it ended.
 pub fn main() -> ExitCode {
+    let hardened = hardening::harden();
     let cli = Cli::parse_from(cli::with_double_hyphens(std::env::args_os()));
     if cli.dump {
         return dump(cli.protocol);
@@ -83,6 +89,9 @@ pub fn main() -> ExitCode {
     };
     // What Kong's operator must see goes through Kong's own log instead: Kong shows this one only at its level `info`.
     telemetry::log::start(settings.log_level.into(), "mtls_auth");
+    if let Err(error) = hardened {
+        tracing::warn!(%error, "keys may get into a core dump");
+    }
     match run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse_to_start(&*error),

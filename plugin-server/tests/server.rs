@@ -12,7 +12,7 @@ use std::time::Instant;
 use common::{BINARY, Prefix};
 use serde_json::{Value as Json, json};
 use testbed::pki::Ca;
-use testbed::process::PATIENCE;
+use testbed::process::{PATIENCE, Process, keeps_to_itself, laxly};
 
 const DECLARATIVE: &str = "_format_version: '3.0'\nconsumers: [{username: alice}]\n";
 
@@ -59,6 +59,16 @@ fn it_serves_from_an_empty_environment_and_makes_its_key() {
     assert_eq!((mode("mtls-auth.key"), mode("mtls-auth.socket")), (0o600, 0o660));
     server.signal("TERM");
     assert!(server.wait().success());
+}
+
+#[test]
+fn it_keeps_its_memory_and_its_files_to_itself_however_it_is_started() {
+    let prefix = Prefix::new();
+    let server = Process::start(&mut laxly(&prefix.command(&[])));
+    server.wait_for("serving");
+    keeps_to_itself(server.id());
+    let mode = |name| std::fs::metadata(prefix.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("mtls-auth.key"), mode("mtls-auth.socket")), (0o600, 0o660));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
@@ -37,7 +39,8 @@ where
     E: Display,
 {
     let content = || {
-        let text = std::fs::read_to_string(path)?;
+        // It may be a private key.
+        let text = Zeroizing::new(std::fs::read_to_string(path)?);
         if text.trim().is_empty() {
             return Err(Problem::Empty);
         }

@@ -72,11 +72,15 @@ use crate::start::StartError;
 use crate::watched::Watched;
 
 fn main() -> ExitCode {
+    let hardened = hardening::harden();
     let cli = Cli::parse();
     let inherited = match cli.command {
         Some(_) => Inherited::default(),
         None => {
             telemetry::log::start(cli.log_level, "tls_shim");
+            if let Err(error) = hardened {
+                tracing::warn!(%error, "keys may get into a core dump");
+            }
             // Before there are other threads.
             Inherited::take()
         }

@@ -3,10 +3,16 @@
 //! It is pure. The rules are those of `mtls-auth.md`, "The TLS side". Asking too often costs a client a dialogue;
 //! asking too seldom refuses somebody who has a certificate. So whatever cannot be decided is asked.
 
+// With their paths, since a fuzz target takes this file in from elsewhere.
+#[path = "sni/expression.rs"]
 mod expression;
+#[path = "sni/generation.rs"]
 mod generation;
+#[path = "sni/name.rs"]
 mod name;
+#[path = "sni/reason.rs"]
 mod reason;
+#[path = "sni/settling.rs"]
 mod settling;
 
 use std::collections::{BTreeSet, HashMap};
@@ -341,6 +347,11 @@ impl SentIndex {
 }
 
 #[cfg(test)]
+#[path = "sni/any_server_name.rs"]
+mod any_server_name;
+#[cfg(test)]
+#[path = "sni/ca_names_tests.rs"]
 mod ca_names_tests;
 #[cfg(test)]
+#[path = "sni/tests.rs"]
 mod tests;

@@ -4,6 +4,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
@@ -82,8 +83,15 @@ fn where_all_is_well_check_says_so_after_the_map() {
     let (map, findings) = said.split_once("\n\n").unwrap();
     assert!(map.starts_with("SNI  ") && map.contains("\nsecured.example      yes: "), "{said}");
     let what: Vec<_> = findings.lines().map(|line| line.split_once(": ").unwrap().0).collect();
-    let all =
-        ["kong", "server certificates", "proof key", "plugin server", "the server's proof key", "upstream"];
+    let all = [
+        "kong",
+        "server certificates",
+        "private keys",
+        "proof key",
+        "plugin server",
+        "the server's proof key",
+        "upstream",
+    ];
     assert_eq!(what, all.map(|what| format!("OK    {what}")), "{said}");
     assert!(said.contains("OK    plugin server: process 7 answers at "), "{said}");
 }
@@ -210,4 +218,43 @@ async fn what_the_admin_api_says_of_kong_is_looked_at() {
     server.becomes(admin::down);
     let (found, said) = check(dir.path());
     assert!(found == Some(1) && said.contains("\nFAIL  kong: "), "{said}");
+}
+
+#[test]
+fn a_file_of_private_keys_that_others_may_read_is_worth_a_warning() {
+    let dir = settings("http://127.0.0.1:1", "", 400);
+    let open = |name: &str, mode| {
+        std::fs::set_permissions(dir.path().join(name), PermissionsExt::from_mode(mode)).unwrap();
+    };
+    let lines = || {
+        let (code, said) = check(dir.path());
+        assert_eq!(code, Some(0), "{said}");
+        let lines: Vec<_> =
+            said.lines().filter(|line| line.contains("private keys: ")).map(str::to_owned).collect();
+        lines
+    };
+    // There is none in Kong's configuration: who may read that does not matter.
+    open("kong.yml", 0o644);
+    let [closed] = lines().try_into().unwrap();
+    assert!(closed.starts_with("OK    private keys: ") && closed.contains("/server.key "), "{closed}");
+    open("server.key", 0o644);
+    let [warned] = lines().try_into().unwrap();
+    assert!(
+        warned.starts_with("WARN  private keys: ") && warned.contains("/server.key (mode 0644)"),
+        "{warned}"
+    );
+
+    let key = std::fs::read_to_string(dir.path().join("server.key")).unwrap();
+    let cert = std::fs::read_to_string(dir.path().join("server.crt")).unwrap();
+    let certificates = json!([{"cert": cert, "key": key, "snis": [{"name": "own.example"}]}]);
+    write_entities(dir.path(), &format!("{ONE_ROUTE}\ncertificates: {certificates}\n"));
+    open("kong.yml", 0o604);
+    let [_, warned] = lines().try_into().unwrap();
+    assert!(
+        warned.starts_with("WARN  private keys: ") && warned.contains("/kong.yml (mode 0604)"),
+        "{warned}"
+    );
+    open("kong.yml", 0o640);
+    let [_, closed] = lines().try_into().unwrap();
+    assert!(closed.starts_with("OK    private keys: ") && closed.contains("/kong.yml "), "{closed}");
 }

@@ -4,12 +4,13 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{ONE_ROUTE, OPEN, Rig, SECURED, listening, start, write_entities, write_settings};
+use common::{ONE_ROUTE, OPEN, Rig, SECURED, command, listening, start, write_entities, write_settings};
 use testbed::pki::Ca;
-use testbed::process::Process;
+use testbed::process::{Process, keeps_to_itself, laxly};
 use testbed::tls_client::TlsClient;
 use testbed::upstream::Upstream;
 
@@ -21,6 +22,25 @@ fn tls_shim(arguments: &[&str]) -> Output {
 fn its_version_says_which_commit_and_library_it_is_built_from() {
     let said = String::from_utf8(tls_shim(&["--version"]).stdout).unwrap();
     assert_eq!(said, format!("tls-shim {}\n", command_line::version(openssl::version::version())));
+}
+
+#[test]
+fn it_keeps_its_memory_and_its_files_to_itself_however_it_is_started() {
+    let upstream = Upstream::start();
+    let dir = tempfile::tempdir().unwrap();
+    write_settings(dir.path(), "[\"127.0.0.1:0\"]", upstream.address());
+    write_entities(dir.path(), ONE_ROUTE);
+    let config = dir.path().join("shim.yml");
+    let log = dir.path().join("access.log");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}access_log: {}\n", log.display())).unwrap();
+    std::fs::set_permissions(dir.path().join("server.key"), PermissionsExt::from_mode(0o604)).unwrap();
+    let shim = Process::start(&mut laxly(&command(&config)));
+    shim.wait_for("\"listening\"");
+    keeps_to_itself(shim.id());
+    assert_eq!(log.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+    let said = shim.wait_for("other users may read or write the private key");
+    assert!(said.contains("/server.key\"") && said.contains("\"0604\""), "{said}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -19,8 +20,12 @@ const FINGERPRINT_BYTES: usize = 8;
 /// Keeps a fingerprint from being taken for a proof, or for anything else that is made with the same key.
 const FINGERPRINT: &[u8] = b"kong-mtls-auth proof key fingerprint v1";
 
+/// The bytes of a key. They are wiped when the last who has them lets go, and stay at their place in memory until then: a
+/// move would leave bytes behind that nobody wipes.
+pub type KeyBytes = Arc<Zeroizing<[u8; KEY_BYTES]>>;
+
 /// The key under which proofs are made: 32 bytes, wiped from memory when dropped, never shown.
-pub struct ProofKey(Zeroizing<[u8; KEY_BYTES]>);
+pub struct ProofKey(KeyBytes);
 
 /// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +56,7 @@ enum Problem {
 impl ProofKey {
     /// A key of the given bytes.
     pub fn from_bytes(bytes: [u8; KEY_BYTES]) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(Arc::new(Zeroizing::new(bytes)))
     }
 
     /// Whether this is the same key. Of two that are both ours: the time that it takes tells of where they differ.
@@ -101,7 +106,7 @@ impl ProofKey {
 ///
 /// # Errors
 /// Names the file and what is wrong with it: missing, unreadable, empty, no keys, too many, or open to other users.
-pub fn read_key_file(path: &Path, most: usize) -> Result<Vec<Zeroizing<[u8; KEY_BYTES]>>, KeyFileError> {
+pub fn read_key_file(path: &Path, most: usize) -> Result<Vec<KeyBytes>, KeyFileError> {
     let keys = || {
         let text = read_text(path, most)?;
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -133,9 +138,12 @@ fn read_text(path: &Path, keys: usize) -> Result<Zeroizing<String>, Problem> {
     if text.trim().is_empty() { Err(Problem::Empty) } else { Ok(text) }
 }
 
-fn decode(text: &str) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
-    let bytes = Zeroizing::new(BASE64.decode(text).ok()?);
-    <[u8; KEY_BYTES]>::try_from(bytes.as_slice()).ok().map(Zeroizing::new)
+fn decode(text: &str) -> Option<KeyBytes> {
+    let decoded = Zeroizing::new(BASE64.decode(text).ok()?);
+    let mut key = KeyBytes::default();
+    let bytes = Arc::get_mut(&mut key)?;
+    (decoded.len() == bytes.len()).then(|| bytes.copy_from_slice(&decoded))?;
+    Some(key)
 }
 
 /// Writes a new key beside `path` and links it into place: whoever comes second finds the first one's key, whole.
@@ -161,6 +169,8 @@ fn create(path: &Path) -> Result<(), Problem> {
         other => Ok(other?),
     }
 }
+
+impl zeroize::ZeroizeOnDrop for ProofKey {}
 
 impl std::fmt::Debug for ProofKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -197,6 +207,14 @@ mod tests {
         assert_eq!(shown, "39f91c8014884c0c");
         assert_eq!(shown, ProofKey::from_bytes([7; 32]).fingerprint());
         assert_ne!(shown, key(8).fingerprint());
+    }
+
+    #[test]
+    fn what_is_made_of_a_key_is_wiped() {
+        fn is_wiped<T: zeroize::ZeroizeOnDrop>() {}
+        // What an HMAC keeps of its key are two states of its hash.
+        is_wiped::<Sha256>();
+        is_wiped::<hmac::digest::CtOutput<Hmac<Sha256>>>();
     }
 
     #[test]
@@ -243,7 +261,10 @@ mod tests {
             assert!(error.contains(path.to_str().unwrap()) && error.contains(says), "{error}");
         }
         write(&path, &format!("{good}\n\n  {}", BASE64.encode([2; 32])), 0o600);
-        assert_eq!(read_key_file(&path, 3).unwrap(), [[1; 32].into(), [2; 32].into()]);
+        assert_eq!(
+            read_key_file(&path, 3).unwrap(),
+            [[1; 32], [2; 32]].map(|bytes| Arc::new(Zeroizing::new(bytes)))
+        );
         write(&path, &good, 0o604);
         assert!(read_key_file(&path, 3).unwrap_err().to_string().contains("0604"));
 

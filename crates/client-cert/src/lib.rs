@@ -12,6 +12,6 @@ mod key;
 mod presented;
 mod proof;
 
-pub use key::{KeyFileError, ProofKey, read_key_file};
+pub use key::{KeyBytes, KeyFileError, ProofKey, read_key_file};
 pub use presented::{MAX_CERTIFICATES, MAX_HEADER_BYTES, MalformedHeader, Presented};
 pub use proof::{Digests, LIFETIME, MAX_CLOCK_SKEW, Proof, ProofError};

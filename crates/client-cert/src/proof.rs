@@ -101,7 +101,10 @@ impl Proof {
     fn parse(value: &[u8]) -> Option<(Self, Vec<u8>)> {
         let mut parts = std::str::from_utf8(value).ok()?.split('.');
         let (version, time, sni, mac) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        if version != VERSION || parts.next().is_some() || !time.bytes().all(|byte| byte.is_ascii_digit()) {
+        // A number is written in one way.
+        let is_number =
+            time.bytes().all(|byte| byte.is_ascii_digit()) && (time == "0" || !time.starts_with('0'));
+        if version != VERSION || parts.next().is_some() || !is_number {
             return None;
         }
         let issued_at = time.parse().ok()?;
@@ -220,6 +223,7 @@ mod tests {
             format!("{value}."),
             format!(" {value}"),
             format!("v1.+{NOW}..{mac}"),
+            format!("v1.0{NOW}..{mac}"),
             format!("v1.99999999999999999999999..{mac}"),
             format!("v1.{NOW}.!.{mac}"),
             format!("v1.{NOW}..{mac}="),

@@ -19,7 +19,10 @@ use crate::{CaCertificate, Consumer, SourceError, SourceFault};
 mod connections;
 mod settings;
 
-use connections::{Answer, Connections};
+pub(crate) use connections::Answer;
+use connections::Connections;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use connections::Script;
 pub use settings::{AdminSettings, AdminSettingsError, AdminToken};
 
 /// The most bytes that one entity may have.
@@ -59,6 +62,15 @@ impl AdminClient {
     /// Which setting is wrong, and why.
     pub fn new(settings: AdminSettings) -> Result<Self, AdminSettingsError> {
         Ok(Self { connections: Connections::new(settings)? })
+    }
+
+    /// A client that asks nobody: these are the answers.
+    ///
+    /// # Errors
+    /// See [`Self::new`].
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn scripted(settings: AdminSettings, script: Box<Script>) -> Result<Self, AdminSettingsError> {
+        Ok(Self { connections: Connections::scripted(settings, script)? })
     }
 
     /// Whether Kong's Admin API is there and lets us read. Worth asking at the start: under a wrong path, Kong answers

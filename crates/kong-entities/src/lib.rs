@@ -9,6 +9,8 @@ mod declarative;
 mod directory;
 mod follow_admin;
 mod followed;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod ids;
 mod json_problem;
 mod looks;

@@ -36,6 +36,14 @@ impl Mappings {
         self.by_subject_name.get(subject_name).map_or(&[], Vec::as_slice)
     }
 
+    /// All of them, each with the subject name that it is found under.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&String, &Mapping)> {
+        self.by_subject_name
+            .iter()
+            .flat_map(|(name, mappings)| mappings.iter().map(move |mapping| (name, mapping)))
+    }
+
     /// Adds a mapping.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! This knows how to make throw-away CAs and certificates, valid around now.
 
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -163,12 +164,15 @@ impl PublicKeyData for PublicKey {
 }
 
 impl Leaf {
-    /// Writes `<name>.crt` and `<name>.key` into a folder; the certificate is followed by `chain`.
+    /// Writes `<name>.crt` and `<name>.key` into a folder; the certificate is followed by `chain`, and the key is closed to
+    /// others.
     pub fn write(&self, dir: &Path, name: &str, chain: &[&Ca]) {
         let mut pem = self.cert.clone();
         pem.extend(chain.iter().map(|ca| ca.pem()));
         std::fs::write(dir.join(format!("{name}.crt")), pem).expect("a certificate file");
-        std::fs::write(dir.join(format!("{name}.key")), &self.key).expect("a key file");
+        let key = dir.join(format!("{name}.key"));
+        std::fs::write(&key, &self.key).expect("a key file");
+        std::fs::set_permissions(key, PermissionsExt::from_mode(0o600)).expect("its mode");
     }
 }
 

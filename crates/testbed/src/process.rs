@@ -1,6 +1,7 @@
 //! This knows how to build, start and stop the two binaries as child processes.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -28,6 +29,33 @@ pub fn binary(name: &str) -> PathBuf {
         assert!(build.status().expect("cargo runs").success(), "cargo cannot build {name}");
     }
     dir.join(name)
+}
+
+/// The same command, started with a umask that keeps nothing from anybody, and with core dumps where they are allowed.
+pub fn laxly(command: &Command) -> Command {
+    let mut laxly = Command::new("sh");
+    laxly.args(["-c", "umask 0; ulimit -c unlimited 2>/dev/null; exec \"$0\" \"$@\""]);
+    laxly.arg(command.get_program()).args(command.get_args());
+    laxly
+}
+
+/// Whether a process keeps its memory and its files from others, as far as the system shows it: a core dump has no room,
+/// its umask takes all from others and writing from its group, and its memory belongs to root.
+///
+/// # Panics
+/// What is not so.
+pub fn keeps_to_itself(pid: u32) {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).expect("a process");
+    let limits = read("limits");
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).expect("a limit");
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>(), ["0", "0", "bytes"]);
+    let status = read("status");
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:")).expect("a umask");
+    let umask = u32::from_str_radix(umask.trim(), 8).expect("an octal number");
+    assert_eq!(umask & 0o027, 0o027, "{umask:04o}");
+    // What stands in it belongs to the user of who can be dumped, and to root of who cannot (proc(5)).
+    let owner = std::fs::metadata(format!("/proc/{pid}/environ")).expect("a process").uid();
+    assert_eq!(owner, 0, "its memory belongs to its user");
 }
 
 /// A child process whose output is kept; it is killed when this is dropped.

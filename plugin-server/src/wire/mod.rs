@@ -1,7 +1,7 @@
 //! The wire protocols that Kong speaks to its plugin servers.
 
 #[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzzing;
+pub(crate) mod fuzzing;
 pub(crate) mod msgpack;
 pub(crate) mod pdk;
 pub(crate) mod protobuf;

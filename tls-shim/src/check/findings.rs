@@ -22,6 +22,7 @@ const PROOF_KEY: &str = "proof key";
 const PLUGIN_SERVER: &str = "plugin server";
 const SERVERS_KEY: &str = "the server's proof key";
 const CERTIFICATES: &str = "server certificates";
+const PRIVATE_KEYS: &str = "private keys";
 const ROUTES: &str = "routes";
 
 /// Looks at all of it, in the order in which a request meets it.
@@ -39,6 +40,7 @@ pub(super) async fn look(
     }
     findings.extend(certificates(tls));
     findings.extend(tls.certificates().troubles().map(trouble));
+    findings.extend(private_keys(settings, entities));
     findings.push(checkup::proof_key(PROOF_KEY, &settings.proof_key_file).1);
     findings.extend(plugin_server(settings.plugin_server.as_deref(), key).await);
     let patience = settings.time_limits.upstream_connect;
@@ -123,6 +125,27 @@ fn trouble(Trouble { broken, id, names, reason }: &Trouble) -> Finding {
         false => "mend it in Kong",
     };
     Finding::warn(CERTIFICATES, finding, remedy)
+}
+
+/// Whether the files that hold private keys of server certificates are closed to others.
+fn private_keys(settings: &Settings, entities: &Entities) -> Vec<Finding> {
+    let declarative = match &settings.kong {
+        Source::DeclarativeFile(file) if !entities.certificates.is_empty() => Some(file.path.as_path()),
+        _ => None,
+    };
+    let files = [settings.default_certificate.key.as_path()].into_iter().chain(declarative);
+    let of_file = |path: &Path| {
+        let shown = path.display();
+        match hardening::open_to_others(path) {
+            None => Finding::ok(PRIVATE_KEYS, format!("{shown} is closed to others")),
+            Some(mode) => Finding::warn(
+                PRIVATE_KEYS,
+                format!("other users may read or write {shown} (mode {mode:04o})"),
+                "chmod o= it; a key that others could read is best replaced",
+            ),
+        }
+    };
+    files.map(of_file).collect()
 }
 
 /// Whether the plugin server is there, and has the same key.

@@ -1,4 +1,9 @@
+use std::path::Path;
+
 use super::*;
+
+#[path = "../../../fuzz/replay.rs"]
+pub(super) mod replay;
 
 fn map(yaml: &str) -> SniMap {
     let text = format!("_format_version: '3.0'\n{yaml}");
@@ -189,4 +194,10 @@ fn several_plugins_on_one_name_are_all_told() {
             ),
         ]
     );
+}
+
+#[test]
+fn what_must_hold_does_for_routes_and_server_names_and_their_mutations() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/server_name");
+    replay::replay(&folder, 4000, any_server_name::server_name);
 }

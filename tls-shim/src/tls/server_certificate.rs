@@ -75,6 +75,10 @@ impl ServerCertificate {
     pub(crate) fn read(files: &CertificateFiles) -> Result<Self, FileError> {
         let (leaf, chain) = file::read(&files.cert, certificates)?;
         let key = file::read(&files.key, |pem| private_key(pem, &leaf))?;
+        if let Some(mode) = hardening::open_to_others(&files.key) {
+            let (file, mode) = (files.key.display(), format_args!("{mode:04o}"));
+            tracing::warn!(%file, %mode, "other users may read or write the private key: chmod o= it");
+        }
         Ok(Self::new(None, vec![Pair { leaf, chain, key }]))
     }
 

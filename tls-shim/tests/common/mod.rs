@@ -153,9 +153,14 @@ pub fn start(dir: &Path) -> Process {
 
 /// The same with a settings file of this name.
 pub fn start_with(config: &Path) -> Process {
+    Process::start(&mut command(config))
+}
+
+/// The command for it.
+pub fn command(config: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tls-shim"));
     command.args(["--log-level", "debug", "--config"]).arg(config);
-    Process::start(&mut command)
+    command
 }
 
 /// Where the shim says that it listens first.

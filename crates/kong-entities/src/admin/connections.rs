@@ -41,17 +41,24 @@ pub(super) struct Connections {
     timeout: Duration,
     permits: Semaphore,
     idle: Mutex<Vec<(Sender, Instant)>>,
+    /// Answers in place of a server.
+    #[cfg(any(test, feature = "fuzzing"))]
+    script: Option<Box<Script>>,
 }
 
+/// What is answered for a target.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) type Script = dyn Fn(&str) -> Result<Answer, SourceFault> + Send + Sync;
+
 /// What the server said.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) content_type: Option<HeaderValue>,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: Option<HeaderValue>,
     /// When the server wrote it, by its clock.
-    pub(super) date: Option<HeaderValue>,
+    pub(crate) date: Option<HeaderValue>,
     /// What it says that it is.
-    pub(super) server: Option<HeaderValue>,
-    pub(super) body: Bytes,
+    pub(crate) server: Option<HeaderValue>,
+    pub(crate) body: Bytes,
 }
 
 impl Connections {
@@ -70,7 +77,18 @@ impl Connections {
             timeout: settings.timeout,
             permits: Semaphore::new(CONCURRENT),
             idle: Mutex::default(),
+            #[cfg(any(test, feature = "fuzzing"))]
+            script: None,
         })
+    }
+
+    /// The way to no server: these are the answers.
+    ///
+    /// # Errors
+    /// See [`Self::new`].
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn scripted(settings: AdminSettings, script: Box<Script>) -> Result<Self, AdminSettingsError> {
+        Ok(Self { script: Some(script), ..Self::new(settings)? })
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -80,6 +98,10 @@ impl Connections {
     /// Asks for a target, and reads all of the answer, of which no more than `max_bytes` may be body. The time that it
     /// may take includes waiting for other requests to end.
     pub(super) async fn get(&self, target: &str, max_bytes: usize) -> Result<Answer, SourceFault> {
+        #[cfg(any(test, feature = "fuzzing"))]
+        if let Some(script) = &self.script {
+            return script(target);
+        }
         tokio::time::timeout(self.timeout, self.get_unbounded(target, max_bytes))
             .await
             .unwrap_or(Err(SourceFault::TimedOut(self.timeout)))

@@ -12,7 +12,7 @@ mod protobuf;
 #[cfg(test)]
 mod said;
 #[cfg(test)]
-mod seeds;
+pub(crate) mod seeds;
 
 pub use msgpack::msgpack_frames;
 pub use protobuf::protobuf_frames;

@@ -12,9 +12,7 @@ use proptest::sample::select;
 
 use super::super::ServerName;
 use super::*;
-
-#[path = "../../../../fuzz/replay.rs"]
-mod replay;
+use crate::sni::tests::replay;
 
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/sni_expression");
 

@@ -4,14 +4,13 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use client_cert::KeyFileError;
-use zeroize::Zeroizing;
+use client_cert::{KeyBytes, KeyFileError};
 
 /// How many secrets a file may have. One seals; the others open what it sealed before it was replaced, and what other
 /// shims seal that have the new one already.
 const MAX: usize = 8;
 
-pub(super) type Secret = Zeroizing<[u8; 32]>;
+pub(super) type Secret = KeyBytes;
 
 /// Why the secrets of tickets cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +65,7 @@ impl Secrets {
             return Some(secret.clone());
         }
         let mut secret = Secret::default();
-        getrandom::fill(secret.as_mut_slice()).ok()?;
+        getrandom::fill(Arc::get_mut(&mut secret)?.as_mut_slice()).ok()?;
         // A clock that was set back leaves later ones behind; they are of no use either.
         own.retain(|(of, _)| of.abs_diff(span) <= 1);
         own.push((span, secret.clone()));
