@@ -144,7 +144,7 @@ impl Running {
 }
 
 /// For what another thread does at once, and says nowhere.
-fn wait_until(is_so: impl Fn() -> bool) {
+pub(super) fn wait_until(is_so: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < PATIENCE, "it does not happen");
