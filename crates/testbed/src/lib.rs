@@ -9,6 +9,7 @@
 pub mod crl;
 pub mod dashboard;
 pub mod fake_admin;
+pub mod forged;
 pub mod ocsp;
 pub mod pki;
 pub mod process;
