@@ -60,6 +60,12 @@ impl Forged {
     }
 }
 
+/// A certificate in PEM (RFC 7468).
+pub fn pem(certificate: &[u8]) -> String {
+    let base64 = openssl::base64::encode_block(certificate);
+    format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
+}
+
 /// The public key of a certificate as its `SubjectPublicKeyInfo`, in DER.
 pub fn public_key(certificate: &[u8]) -> Vec<u8> {
     Forged::of(certificate).fields.swap_remove(PUBLIC_KEY)
