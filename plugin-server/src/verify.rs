@@ -99,7 +99,7 @@ pub(crate) fn verify(
     let attempt = |purpose| {
         let store = store(trust, purpose, now).map_err(|_| Reason::Internal)?;
         let mut context = X509StoreContext::new().map_err(|_| Reason::Internal)?;
-        let result = context
+        context
             .init(&store, &leaf, &helpers, |context| {
                 let trusted = context.verify_cert()?;
                 tell(context);
@@ -112,8 +112,7 @@ pub(crate) fn verify(
                     (_, error) => Err(refusal(error)),
                 })
             })
-            .map_err(|_| Reason::Internal)?;
-        result
+            .map_err(|_| Reason::Internal)?
     };
     let chain = match attempt(X509PurposeId::SSL_CLIENT) {
         Err(Reason::WrongPurpose) if trust.server_auth_usage && certificate.may_sign => {

@@ -136,3 +136,33 @@ fn constraints_without_end_are_refused_and_many_are_decided_right() {
     let many = issuing.issue(Subject::client("alice").extension(SUBJECT_ALTERNATIVE_NAME, &names(8000)));
     assert_eq!(soon(&trust, presented(&many, &[&issuing])), Ok("CN=alice".into()));
 }
+
+/// A tree of policies doubles with each level where somebody walks it (CVE-2023-0464); nobody does who is not asked to.
+#[test]
+fn much_of_anything_else_that_a_certificate_may_have_is_decided_soon() {
+    const POLICIES: &[u64] = &[2, 5, 29, 32];
+    const POLICY_MAPPINGS: &[u64] = &[2, 5, 29, 33];
+    let root = Ca::root("root");
+    let trust = trusting(&root);
+    let alice = || Subject::client("alice");
+    let policy = |at: u16| tlv(0x06, &[&[0x2a, 0x03, 0x80 | (at >> 7) as u8, at as u8 & 0x7f]]);
+    let policies: Vec<u8> = (0..60).flat_map(|at| tlv(0x30, &[&policy(at)])).collect();
+    let mappings: Vec<u8> = (0..60)
+        .flat_map(|from| (0..60).map(move |to| (from, to)))
+        .take(250)
+        .flat_map(|(from, to)| tlv(0x30, &[&policy(from), &policy(to)]))
+        .collect();
+    let mut issuers = vec![root.intermediate_with("1", POLICY_MAPPINGS, &tlv(0x30, &[&mappings]))];
+    for depth in 2..MAX_CERTIFICATES {
+        let above = issuers.last().unwrap();
+        let next = above.intermediate_with(&depth.to_string(), POLICY_MAPPINGS, &tlv(0x30, &[&mappings]));
+        issuers.push(next);
+    }
+    let leaf = issuers.last().unwrap().issue(alice().extension(POLICIES, &tlv(0x30, &[&policies])));
+    assert_eq!(soon(&trust, presented(&leaf, &issuers.iter().collect::<Vec<_>>())), Ok("CN=alice".into()));
+
+    let many = (0..2500).fold(alice(), |subject, at| subject.extension(&[1, 2, 3, at], b"\x05\x00"));
+    assert_eq!(soon(&trust, presented(&root.issue(many), &[])), Ok("CN=alice".into()));
+    let critical = alice().critical_extension(&[1, 2, 3], b"\x05\x00");
+    assert_eq!(soon(&trust, presented(&root.issue(critical), &[])), Err(Reason::Untrusted));
+}
