@@ -199,12 +199,27 @@ impl Denied {
         }
         if let Some(certificate) = &self.certificate {
             line.push_str(&format!(
-                ", subject: \"{}\", issuer: \"{}\", serial: {}, sha256: {}",
-                certificate.subject, certificate.issuer, certificate.serial, certificate.fingerprint
+                ", subject: {}, issuer: {}, serial: {}, sha256: {}",
+                in_log(&certificate.subject, "\""),
+                in_log(&certificate.issuer, "\""),
+                in_log(&certificate.serial, ""),
+                certificate.fingerprint
             ));
         }
         line
     }
+}
+
+/// How much of a name, or of a serial number, stands in a line. Kong's nginx cuts lines at some 2000 bytes: a long name
+/// would push out what comes after it, and the log would be as large as clients like.
+const MOST_IN_LOG: usize = 400;
+
+/// A text between quotes, if any; of a long one its beginning, and how long it is.
+fn in_log(text: &str, quote: &str) -> String {
+    let beginning = text.get(..MOST_IN_LOG).unwrap_or(text);
+    let rest =
+        if beginning.len() < text.len() { format!("... ({} characters)", text.len()) } else { String::new() };
+    format!("{quote}{beginning}{quote}{rest}")
 }
 
 /// The decision, by what the request carries, the instance, the entities and the time.

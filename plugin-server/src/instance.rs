@@ -424,6 +424,8 @@ impl Instances {
 }
 
 #[cfg(test)]
+mod remembering;
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -99,19 +99,20 @@ pub(crate) fn verify(
     let attempt = |purpose| {
         let store = store(trust, purpose, now).map_err(|_| Reason::Internal)?;
         let mut context = X509StoreContext::new().map_err(|_| Reason::Internal)?;
-        let (result, chain) = context
+        context
             .init(&store, &leaf, &helpers, |context| {
                 let trusted = context.verify_cert()?;
                 tell(context);
-                // Both must agree before anything is believed.
-                let result = match (trusted, context.error()) {
-                    (true, X509VerifyResult::OK) => Ok(()),
+                // Both must agree before anything is believed. Of a chain that is not, nothing is read: its issuers are
+                // whoever made it up, and would be remembered.
+                Ok(match (trusted, context.error()) {
+                    (true, X509VerifyResult::OK) => {
+                        Ok(context.chain().map(|chain| Chain::read(chain, issuers)))
+                    }
                     (_, error) => Err(refusal(error)),
-                };
-                Ok((result, context.chain().map(|chain| Chain::read(chain, issuers))))
+                })
             })
-            .map_err(|_| Reason::Internal)?;
-        result.map(|()| chain)
+            .map_err(|_| Reason::Internal)?
     };
     let chain = match attempt(X509PurposeId::SSL_CLIENT) {
         Err(Reason::WrongPurpose) if trust.server_auth_usage && certificate.may_sign => {

@@ -4,6 +4,8 @@ use std::process::Command;
 
 use quickstart::stack::{OPEN, PROTECTED, Stack};
 use serde_json::Value as Json;
+use testbed::forged::{Forged, pem, public_key};
+use testbed::pki::{Ca, Subject};
 use testbed::process::PATIENCE;
 
 struct Answer {
@@ -52,6 +54,7 @@ fn certificate(stack: &Stack, name: &str) -> [String; 4] {
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_come_through_on_each_version_of_tls_and_http() {
     let stack = Stack::start().await;
+    bad_chains(&stack);
     for (tls, http, version) in [
         (["--tlsv1.2", "--tls-max", "1.2"], "--http1.1", "1.1"),
         (["--tlsv1.2", "--tls-max", "1.2"], "--http2", "2"),
@@ -67,7 +70,16 @@ async fn certificates_come_through_on_each_version_of_tls_and_http() {
         let none = with(&[]);
         assert_eq!((none.status, none.version.as_str()), (401, version));
         assert_eq!(none.body["message"], "No required TLS certificate was sent");
-        for (name, status) in [("alice", 200), ("mallory", 401), ("expired", 401), ("stranger", 401)] {
+        for (name, status) in [
+            ("alice", 200),
+            ("mallory", 401),
+            ("expired", 401),
+            ("stranger", 401),
+            ("impostor", 401),
+            ("only-a-server", 401),
+            ("beside", 401),
+            ("twin", 401),
+        ] {
             let args = certificate(&stack, name);
             let answer = with(&args.each_ref().map(String::as_str));
             assert_eq!(answer.status, status, "{tls:?} {http} {name}: {}", answer.body);
@@ -85,6 +97,27 @@ async fn certificates_come_through_on_each_version_of_tls_and_http() {
     assert_eq!(stack.upstream.requests().len(), 4, "only alice reached it");
 }
 
+/// Certificates with the name of a consumer, and keys that belong to them, that are nobody's.
+fn bad_chains(stack: &Stack) {
+    let (ca, alice) = (&stack.clients.ca, &stack.clients.alice);
+    let write = |name: &str, certificates: &str, key: &str| {
+        std::fs::write(stack.file(&format!("{name}.crt")), certificates).unwrap();
+        std::fs::write(stack.file(&format!("{name}.key")), key).unwrap();
+    };
+    let impostor = ca.impostor("impostor");
+    let below = impostor.issue(Subject::client("alice"));
+    write("impostor", &(below.cert.clone() + &impostor.pem()), &below.key);
+    let server = ca.issue(Subject::server(&["alice"]));
+    write("only-a-server", &server.cert, &server.key);
+    // Possession is proven of the first, and the second would pass.
+    let mallory = &stack.clients.mallory;
+    write("beside", &(mallory.cert.clone() + &alice.cert + &ca.pem()), &mallory.key);
+    // What alice's says, of another key.
+    let theirs = Ca::root("theirs");
+    let twin = Forged::of(&alice.der).public_key(&public_key(&mallory.der)).signed_by(&theirs);
+    write("twin", &pem(&twin), &mallory.key);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_a_client_says_of_itself_is_believed() {
     let stack = Stack::start().await;
@@ -94,15 +127,18 @@ async fn nothing_that_a_client_says_of_itself_is_believed() {
     for name in
         ["Client-Cert", "client_cert", "CLIENT_CERT_CHAIN", "Client-Cert-Proof", "X-Consumer-Username"]
     {
-        for http in ["--http1.1", "--http2"] {
-            let forged = format!("{name}: forged");
-            let refused = curl(&stack, PROTECTED, &[http, "--header", &forged]);
+        let ways = [format!("{name}: forged"), format!("{name};")];
+        for (http, forged) in
+            ["--http1.1", "--http2"].iter().flat_map(|http| ways.iter().map(move |way| (*http, way)))
+        {
+            // Twice.
+            let refused = curl(&stack, PROTECTED, &[http, "--header", forged, "--header", forged]);
             assert_eq!(
                 (refused.status, &refused.body["message"]),
                 (401, &"No required TLS certificate was sent".into())
             );
             let remove = "Connection: X-Consumer-Username, Client-Cert, Client-Cert-Proof";
-            let mut args = vec![http, "--header", &forged];
+            let mut args = vec![http, "--header", forged];
             args.extend(alice);
             if http == "--http1.1" {
                 args.extend(["--header", remove]);
@@ -110,7 +146,7 @@ async fn nothing_that_a_client_says_of_itself_is_believed() {
             let passed = curl(&stack, PROTECTED, &args);
             assert_eq!(passed.status, 200, "{name} {http}: {}", passed.body);
             assert_eq!(passed.seen("x-consumer-username"), ["alice"]);
-            let open = curl(&stack, OPEN, &[http, "--header", &forged]);
+            let open = curl(&stack, OPEN, &[http, "--header", forged]);
             assert_eq!((open.status, open.seen(name)), (200, vec![]), "{name} {http}");
         }
     }

@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::raw_hello::{self, CERTIFICATE_REQUEST, host_name, long};
 use common::s_client::s_client;
 use common::{ONE_ROUTE, OPEN, Rig, SECURED, as_written, write_entities};
 use testbed::tls_client::{TlsClient, Version};
@@ -95,6 +96,79 @@ fn a_client_hello_in_several_records_is_read_as_a_whole() {
             assert!(records > 2, "{said}");
             assert_eq!(said.contains("CertificateRequest"), asked, "{version} {sni}: {said}");
         }
+    }
+}
+
+#[test]
+fn a_client_hello_in_records_of_one_byte_is_read_as_a_whole() {
+    let rig = Rig::new(ONE_ROUTE);
+    let cutting = raw_hello::cutting(rig.address);
+    for (sni, expected) in [
+        (Some(SECURED), true),
+        (Some("SECURED.example."), true),
+        (Some("127.0.0.1"), true),
+        (Some(OPEN), false),
+        (None, false),
+    ] {
+        assert_eq!(common::asked(cutting, sni), expected, "{sni:?}");
+    }
+}
+
+/// What a client does with a name of another script before it sends it is its own affair: on the wire there are A-labels
+/// (RFC 5890, section 2.3.2.1), or it cannot be decided.
+#[test]
+fn a_name_of_another_script_is_the_one_on_the_wire() {
+    let rig = Rig::new(
+        "routes: [{name: r, snis: [xn--bcher-kva.example, '*.xn--mnchen-3ya.example'], plugins: [{name: mtls-auth}]}]",
+    );
+    for name in [
+        "xn--bcher-kva.example",
+        "XN--BCHER-KVA.Example.",
+        "a.xn--mnchen-3ya.example",
+        // Not as they are registered.
+        "b\u{fc}cher.example",
+        "bu\u{308}cher.example",
+        "B\u{dc}CHER.example",
+        "xn--bcher-kva\u{3002}example",
+        "any.example\u{ff0e}",
+    ] {
+        assert!(asked(&rig, Some(name)), "{name}");
+    }
+    for name in ["xn--bcher-kvb.example", "xn--mnchen-3ya.example", "bucher.example", "bcher.example"] {
+        assert!(!asked(&rig, Some(name)), "{name}");
+    }
+}
+
+/// In TLS 1.3 nobody but the client sees whether it is asked, and no client can be made to send these.
+#[test]
+fn a_server_name_that_names_no_server_gets_no_handshake_or_is_asked() {
+    let rig = Rig::new(ONE_ROUTE);
+    let secured = [&[0][..], &long(SECURED.as_bytes())].concat();
+    let open = [&[0][..], &long(OPEN.as_bytes())].concat();
+    let asked = |server_name: &[u8]| {
+        let part = raw_hello::server_part(&mut raw_hello::hello(rig.address, Version::TLS1_2, server_name))?;
+        Some(part.contains(&CERTIFICATE_REQUEST))
+    };
+    for (name, expected) in [(OPEN, false), (SECURED, true), ("SECURED.example.", true), ("127.0.0.1", true)]
+    {
+        assert_eq!(asked(&host_name(name.as_bytes())), Some(expected), "{name}");
+    }
+    for (what, server_name) in [
+        ("a name without bytes", host_name(b"")),
+        ("a list without names", long(b"")),
+        ("no list", vec![]),
+        ("two names", long(&[&open[..], &secured].concat())),
+        ("twice the same", long(&[&open[..], &open].concat())),
+        ("something behind the list", [&long(&open)[..], &secured].concat()),
+        ("a name of another type", long(&[&[1][..], &long(OPEN.as_bytes())].concat())),
+        ("a list that is longer than it is", [&[0, 200][..], &open].concat()),
+        ("a NUL", host_name(b"open.example\0.secured.example")),
+        ("a NUL at the end", host_name(b"open.example\0")),
+    ] {
+        assert_ne!(asked(&server_name), Some(false), "{what}");
+        let mut stream = raw_hello::hello(rig.address, Version::TLS1_3, &server_name);
+        let (kind, _) = raw_hello::record(&mut stream).unwrap();
+        assert_eq!(kind == raw_hello::ALERT, asked(&server_name).is_none(), "{what}");
     }
 }
 

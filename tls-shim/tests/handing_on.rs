@@ -2,12 +2,18 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::process::{Command, Stdio};
 
 use client_cert::{Presented, field};
 use common::handed_on::{handed_on, is_handed_on};
+use common::raw_hello::{self, CERTIFICATE_REQUEST, host_name};
 use common::{ONE_ROUTE, OPEN, Rig, SECURED, as_written};
+use openssl::bn::{BigNum, BigNumContext};
+use openssl::pkey::{PKey, Private};
+use openssl::rsa::{Rsa, RsaPrivateKeyBuilder};
+use testbed::forged::{Forged, ec_without_prime, public_key, rsa, rsa_of};
 use testbed::pki::{Ca, Subject};
 use testbed::tls_client::{TlsClient, Version};
 
@@ -98,7 +104,9 @@ fn more_certificates_than_fit_end_the_connection() {
     let issuer = rig.ca.intermediate("issuing");
     // Some 50 KiB and some 70 KiB in DER: over what headers can carry, and over what OpenSSL is told to take, which would
     // take 100 KiB by itself.
-    for (count, version) in [(120, VERSIONS[0]), (120, VERSIONS[1]), (160, VERSIONS[0]), (160, VERSIONS[1])] {
+    for (count, version) in
+        [120, 160, 1000].into_iter().flat_map(|count| VERSIONS.map(|version| (count, version)))
+    {
         let count = count * 450 / issuer.der().len();
         let client = rig.client(SECURED).version(version).certificate(&rig.client, &vec![&issuer; count]);
         let answer = client
@@ -112,6 +120,70 @@ fn more_certificates_than_fit_end_the_connection() {
     rig.shim.wait_for("the client's certificates take");
     rig.shim.wait_for(&as_written("excessive message size"));
     assert!(rig.upstream.requests().is_empty());
+}
+
+/// An RSA key of 16384 bits, with more primes than anybody should have, for those are found soon.
+fn huge_key() -> Rsa<Private> {
+    let mut context = BigNumContext::new().unwrap();
+    let (mut modulus, mut phi) = (BigNum::from_u32(1).unwrap(), BigNum::from_u32(1).unwrap());
+    let exponent = BigNum::from_u32(65_537).unwrap();
+    for _ in 0..16_384 / 256 {
+        let mut prime = BigNum::new().unwrap();
+        prime.generate_prime(256, false, None, None).unwrap();
+        modulus = &modulus * &prime;
+        prime.sub_word(1).unwrap();
+        phi = &phi * &prime;
+    }
+    let mut private = BigNum::new().unwrap();
+    private.mod_inverse(&exponent, &phi, &mut context).unwrap();
+    RsaPrivateKeyBuilder::new(modulus, exponent, private).unwrap().build()
+}
+
+#[test]
+fn a_huge_key_is_handed_on_as_any_other() {
+    let rig = Rig::new(ONE_ROUTE);
+    let key = huge_key();
+    let info = rsa(&key.n().to_vec(), &key.e().to_vec());
+    let leaf = Forged::of(&rig.client.der).public_key(&info).signed_by(&rig.ca);
+    for (at, version) in VERSIONS.into_iter().enumerate() {
+        let path = format!("/{at}");
+        let client =
+            rig.client(SECURED).version(version).certificate_of(&leaf, PKey::from_rsa(key.clone()).unwrap());
+        client.connect(rig.address).unwrap().exchange(get(&path, "").as_bytes()).unwrap();
+        assert_eq!(handed_on(&rig.upstream.wait_for(&path)).0.leaf, leaf);
+    }
+}
+
+/// Of TLS 1.2, for there a client's certificate comes in the clear; what reads it is the same in TLS 1.3.
+#[test]
+fn a_key_that_is_none_ends_the_handshake() {
+    let rig = Rig::new(ONE_ROUTE);
+    let unknown = b"\x30\x0b\x30\x06\x06\x04\x2a\x03\x04\x05\x03\x01\x00";
+    for (key, is_refused) in [
+        (public_key(&rig.client.der), false),
+        (rsa_of(16_384, &[0x7f; 2048]), false),
+        (unknown.to_vec(), true),
+        (ec_without_prime(), true),
+    ] {
+        let leaf = Forged::of(&rig.client.der).public_key(&key).signed_by(&rig.ca);
+        let mut stream = raw_hello::hello(rig.address, VERSIONS[0], &host_name(SECURED.as_bytes()));
+        assert!(raw_hello::server_part(&mut stream).unwrap().contains(&CERTIFICATE_REQUEST));
+        let list = [&three(leaf.len())[..], &leaf].concat();
+        raw_hello::send(&mut stream, raw_hello::CERTIFICATE, &[&three(list.len())[..], &list].concat());
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        // Without one, it waits for the rest of the handshake, which does not come.
+        assert_eq!(rest.first() == Some(&raw_hello::ALERT), is_refused, "{rest:?}");
+        rig.curl(SECURED, "/alive", &Rig::CERTIFICATE);
+    }
+    assert!(rig.upstream.requests().iter().all(|request| request.path == "/alive"));
+}
+
+/// A length in three bytes.
+fn three(length: usize) -> [u8; 3] {
+    let [_, length @ ..] = u32::try_from(length).unwrap().to_be_bytes();
+    length
 }
 
 #[test]
@@ -155,10 +227,20 @@ fn forged_headers_go_no_further() {
 #[test]
 fn forged_headers_go_no_further_over_http2() {
     let rig = Rig::new(ONE_ROUTE);
-    let forged =
-        ["client-cert: forged", "Client_Cert: forged", "CLIENT_CERT-PROOF: forged", "x_consumer_id: forged"];
+    let forged = [
+        "client-cert: forged",
+        "client-cert: :AA==:",
+        "Client_Cert: forged",
+        "CLIENT_CERT-PROOF: forged",
+        "x_consumer_id: forged",
+    ];
     let mut arguments = vec!["--http2"];
-    for header in forged.iter().chain(&["X-Consumer-Username: forged", "Client-Cert-Chain;"]) {
+    for header in forged.iter().chain(&[
+        "X-Consumer-Username: forged",
+        "Client-Cert-Chain;",
+        "Client-Cert;",
+        "client_cert_proof;",
+    ]) {
         arguments.extend(["-H", header]);
     }
     rig.curl(SECURED, "/none", &arguments);
@@ -169,7 +251,33 @@ fn forged_headers_go_no_further_over_http2() {
     let with = rig.upstream.wait_for("/one");
     assert_eq!(handed_on(&with).0.leaf, rig.client.der);
     for request in [without, with] {
+        let is_forged = |value: &str| ["forged", ":AA==:", ""].contains(&value);
+        assert!(!request.headers.iter().any(|(_, value)| is_forged(value)), "{request:?}");
+    }
+}
+
+#[test]
+fn a_forged_header_after_a_hundred_others_goes_no_further_over_http2() {
+    let rig = Rig::new(ONE_ROUTE);
+    let mut headers: Vec<String> = (0..150).map(|at| format!("X-Many-{at}: 1")).collect();
+    for name in
+        ["client-cert", "CLIENT_CERT_CHAIN", "Client-Cert_Proof", "X_Consumer-ID", "x-consumer-username"]
+    {
+        headers.extend([format!("{name}: forged"), format!("{name}: forged"), format!("{name};")]);
+    }
+    let mut arguments = vec!["--http2"];
+    headers.iter().for_each(|header| arguments.extend(["-H", header]));
+    rig.curl(SECURED, "/none", &arguments);
+    arguments.extend(Rig::CERTIFICATE);
+    rig.curl(SECURED, "/one", &arguments);
+    for (path, presents) in [("/none", false), ("/one", true)] {
+        let request = rig.upstream.wait_for(path);
         assert!(!request.headers.iter().any(|(_, value)| value == "forged"), "{request:?}");
+        assert_eq!(request.values("x-many-149"), ["1"]);
+        assert_eq!(is_handed_on(&request), presents);
+        if presents {
+            assert_eq!(handed_on(&request).0.leaf, rig.client.der);
+        }
     }
 }
 

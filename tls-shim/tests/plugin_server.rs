@@ -4,12 +4,15 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::{ONE_ROUTE, OPEN, Rig, SECURED, until};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 
 /// `[1, 0, nil, {"pid": 1}]`
 const STATUS: &[u8] = b"\x94\x01\x00\xc0\x81\xa3pid\x01";
@@ -128,6 +131,45 @@ fn one_that_hangs_or_says_something_else_is_away() {
         server.answers(Some(STATUS));
         becomes(&rig, "200");
     }
+}
+
+/// The system takes no more connections for one that accepts none: not even one more that would wait.
+#[test]
+fn one_whose_socket_has_no_room_is_away() {
+    let (rig, path, _dir) = rig(ONE_ROUTE);
+    let server = FakeServer::start(&path, Some(STATUS));
+    becomes(&rig, "200");
+    // Another one in its place, before the old one ends: the path is never empty.
+    let full = path.with_extension("full");
+    let new = |flags| socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+    let listener = new(SockFlag::SOCK_CLOEXEC);
+    let address = UnixAddr::new(&full).unwrap();
+    bind(listener.as_raw_fd(), &address).unwrap();
+    listen(&listener, Backlog::new(0).unwrap()).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let client = new(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
+        match connect(client.as_raw_fd(), &address) {
+            Ok(()) => waiting.push(client),
+            Err(error) => {
+                assert_eq!(error, Errno::EAGAIN);
+                break;
+            }
+        }
+    }
+    std::fs::rename(&full, &path).unwrap();
+    for connection in server.connections.lock().unwrap().drain(..) {
+        connection.shutdown(Shutdown::Both).unwrap();
+    }
+    becomes(&rig, "503");
+    let seen = rig.upstream.requests().len();
+    for arguments in [&["--http1.1"][..], &["--http2"], &Rig::CERTIFICATE] {
+        rig.curl(SECURED, "/", arguments);
+    }
+    assert_eq!(rig.upstream.requests().len(), seen);
+    assert_eq!(status(&rig, OPEN), "200");
+    let _next = FakeServer::start(&path, Some(STATUS));
+    becomes(&rig, "200");
 }
 
 #[test]

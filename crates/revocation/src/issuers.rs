@@ -20,6 +20,12 @@ impl Default for Issuers {
 }
 
 impl Issuers {
+    /// How many are remembered.
+    pub fn count(&self) -> u64 {
+        self.0.run_pending_tasks();
+        self.0.entry_count()
+    }
+
     /// Reads a CA's certificate, or gives what was read of it before.
     ///
     /// # Errors

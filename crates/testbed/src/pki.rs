@@ -74,6 +74,13 @@ impl Ca {
         Self { issuer: CertifiedIssuer::signed_by(params, key(), &self.issuer).expect("an intermediate") }
     }
 
+    /// An intermediate with an extension as it is: its OID, and the DER within.
+    pub fn intermediate_with(&self, cn: &str, oid: &[u64], der: &[u8]) -> Self {
+        let mut params = ca_params(cn);
+        params.custom_extensions = vec![CustomExtension::from_oid_content(oid, der.to_vec())];
+        Self { issuer: CertifiedIssuer::signed_by(params, key(), &self.issuer).expect("an intermediate") }
+    }
+
     /// A certificate that this CA signs, which is no CA (`CA:FALSE`) and yet issues others.
     pub fn impostor(&self, cn: &str) -> Self {
         let mut params = ca_params(cn);

@@ -65,6 +65,14 @@ impl TlsClient {
         self.present(leaf, chain, &key)
     }
 
+    /// Presents a certificate in DER when asked, whose key is this.
+    pub fn certificate_of(mut self, der: &[u8], key: PKey<Private>) -> Self {
+        let certificate = X509::from_der(der).expect("a certificate");
+        self.context.set_certificate(&certificate).expect("a leaf");
+        self.context.set_private_key(&key).expect("a key that belongs to the certificate");
+        self
+    }
+
     /// Presents somebody's certificate when asked, without having the key of it.
     pub fn stolen_certificate(self, leaf: &Leaf) -> Self {
         let theirs = X509::from_pem(leaf.cert.as_bytes()).expect("a certificate");

@@ -1,3 +1,4 @@
+mod deceiving;
 mod entities;
 mod mappings;
 mod sources;

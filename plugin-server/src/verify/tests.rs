@@ -1,3 +1,5 @@
+mod exhausting;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod played;
 pub(crate) mod protobuf;
 
 use std::io::{Read, Write};

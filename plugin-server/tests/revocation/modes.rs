@@ -2,7 +2,7 @@
 
 use kong_double::Protocol;
 use serde_json::json;
-use testbed::crl::Forged;
+use testbed::crl::{Forged, tlv};
 use testbed::ocsp::{Authority, State};
 use testbed::pki::{Ca, Leaf, Subject, naming};
 use testbed::web::{Answer, WebServer};
@@ -199,4 +199,41 @@ async fn urls_do_not_lead_to_our_own_neighbours_unless_the_operator_lets_them() 
     let leaf = responder.leaf(&setup.ca);
     expect(&setup, "loopback", &leaf, 200, 401, "url_refused");
     assert_eq!(responder.web.requests(), 0);
+}
+
+/// Whoever makes certificates up would have us ask whom they like. Nor are intermediates fetched that a client left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_asked_whom_a_chain_names_that_does_not_verify() {
+    const AUTHORITY_INFO_ACCESS: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 1, 1];
+    const CA_ISSUERS: &[u8] = &[0x06, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 2];
+    for protocol in Protocol::ALL {
+        let setup = Setup::start(protocol, &[PRIVATE], json!({})).await;
+        let responder = Responder::of(&setup.ca);
+        let url = responder.web.url();
+        let names_it = |subject: Subject| naming(subject, &[&url], &[&url]);
+        let alice = || names_it(Subject::client("alice"));
+        let (twin, impostor) = (Ca::root("root"), setup.ca.impostor("impostor"));
+        let issuing = setup.ca.intermediate_naming("issuing", &[&url], &[&url]);
+        let theirs = twin.intermediate_naming("theirs", &[&url], &[&url]);
+        let place = tlv(0x30, &[&tlv(0x30, &[CA_ISSUERS, &tlv(0x86, &[url.as_bytes()])])]);
+        let alone = issuing.issue(Subject::client("alice").extension(AUTHORITY_INFO_ACCESS, &place));
+        for mode in ["skip", "ignore", "strict", "anonymous"] {
+            for (leaf, chain) in [
+                (twin.issue(alice()), vec![]),
+                (theirs.issue(alice()), vec![&theirs, &twin]),
+                (impostor.issue(alice()), vec![&impostor]),
+                (issuing.issue(alice().expired()), vec![&issuing]),
+                (issuing.issue(names_it(Subject::server(&["alice"]))), vec![&issuing]),
+                (issuing.issue(alice()), vec![&theirs]),
+                (alone.clone(), vec![]),
+            ] {
+                let outcome = setup.request_with(mode, &leaf, &chain);
+                assert_eq!(outcome.status, if mode == "anonymous" { 200 } else { 401 }, "{outcome:?}");
+            }
+        }
+        assert_eq!(responder.web.requests(), 0);
+        // It would have been there.
+        assert_eq!(setup.request("ignore", &responder.leaf(&setup.ca)).status, 200);
+        assert!(responder.web.requests() > 0);
+    }
 }

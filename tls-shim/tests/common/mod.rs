@@ -7,6 +7,7 @@ pub mod frames;
 pub mod grpc;
 pub mod h2;
 pub mod handed_on;
+pub mod raw_hello;
 pub mod s_client;
 pub mod sessions;
 pub mod tls_front;
