@@ -4,7 +4,9 @@ use std::sync::LazyLock;
 
 use kong_entities::{CaCertificate, Entities, Plugin, Route, Scope, Service};
 use openssl::asn1::Asn1Time;
+use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
 use openssl::pkey::PKey;
 use openssl::x509::{X509, X509Name};
 use serde_json::json;
@@ -179,7 +181,9 @@ fn plugin(scope: Scope, config: serde_json::Value) -> Plugin {
 }
 
 fn ca(cn: &str) -> X509 {
-    let key = PKey::generate_ed25519().unwrap();
+    // Not Ed25519: AWS-LC signs no certificate with it by this call.
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+    let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
     let mut name = X509Name::builder().unwrap();
     name.append_entry_by_text("CN", cn).unwrap();
     let name = name.build();
@@ -189,7 +193,7 @@ fn ca(cn: &str) -> X509 {
     certificate.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
     certificate.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
     certificate.set_pubkey(&key).unwrap();
-    certificate.sign(&key, MessageDigest::null()).unwrap();
+    certificate.sign(&key, MessageDigest::sha256()).unwrap();
     certificate.build()
 }
 
