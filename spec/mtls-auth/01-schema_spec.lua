@@ -60,6 +60,7 @@ for _, protocol in stacks.each_protocol() do
         skip_consumer_lookup = false,
         authenticated_group_by = "CN",
         allow_partial_chain = false,
+        allow_server_auth_usage = false,
         cache_ttl = 60,
         revocation_check_mode = "IGNORE_CA_ERROR",
         http_timeout = 30000,
