@@ -96,6 +96,8 @@ class Client(threading.Thread):
         super().__init__(daemon=True)
         self.load, self.arrangement, self.kind, self.host = load, arrangement, kind, host(route)
         self.port, self.tls, self.patience = port, tls, patience
+        # Of TLS: the name to ask for, and a session to resume by the next connection.
+        self.sni, self.session = self.host, None
         # A name that is not the client's own, in both cases.
         claimed = "alice" if kind == STRANGER else "somebody-else"
         self.headers = {"Host": self.host, "X-Consumer-Username": claimed, SENDER: f"{arrangement} {kind}"}
@@ -136,7 +138,8 @@ class Client(threading.Thread):
     def _connect(self):
         sock = socket.create_connection((LOOPBACK, self.port), timeout=self.patience)
         if self.tls:
-            sock = self.tls.wrap_socket(sock, server_hostname=self.host)
+            session, self.session = self.session, None
+            sock = self.tls.wrap_socket(sock, server_hostname=self.sni, session=session)
         self.connection = http.client.HTTPConnection(self.host)
         self.connection.sock = sock
 

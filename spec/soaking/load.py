@@ -2,10 +2,8 @@
 
 import base64
 import collections
-import http.client
 import random
 import shutil
-import socket
 import ssl
 import subprocess
 import threading
@@ -72,7 +70,7 @@ class Visitor(Client):
 
     def __init__(self, load, kind, port, tls, leaf):
         super().__init__(load, kind.name, kind.name, kind.route, port, tls, patience=PATIENCE)
-        self.of, self.session, self.served = kind, None, 0
+        self.of, self.served, self.sni = kind, 0, host(kind.sni or kind.route)
         self.headers = {
             "Host": host(kind.route), SENDER: kind.name,
             "X-Consumer-Username": "bob" if kind.consumer == "alice" else "alice", "X_Consumer_Username": "root",
@@ -88,26 +86,9 @@ class Visitor(Client):
             self._leave()
         return super()._send()
 
-    def _connect(self):
-        super_host, self.host = self.host, host(self.of.sni or self.of.route)
-        try:
-            if self.tls and self.session:
-                # As browsers do; Python knows nothing of tickets that came after its first read.
-                self._connect_again()
-            else:
-                super()._connect()
-        finally:
-            self.host = super_host
-
-    def _connect_again(self):
-        sock = socket.create_connection((LOOPBACK, self.port), timeout=self.patience)
-        sock = self.tls.wrap_socket(sock, server_hostname=self.host, session=self.session)
-        self.session = None
-        self.connection = http.client.HTTPConnection(self.host)
-        self.connection.sock = sock
-
     def _leave(self):
         if self.tls:
+            # As browsers do; Python knows nothing of tickets that came after its first read.
             self.session = self.connection.sock.session
         self.connection.close()
         self.connection = None
