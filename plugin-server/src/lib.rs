@@ -25,6 +25,8 @@ mod mapping;
 mod metrics;
 mod names;
 mod pdk;
+#[cfg(test)]
+mod random_cases;
 mod reason;
 mod revocation;
 mod rpc;

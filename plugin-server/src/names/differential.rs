@@ -15,27 +15,14 @@ use std::process::{Command, Stdio};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use proptest::test_runner::{RngSeed, TestRunner};
+use proptest::test_runner::TestRunner;
 use serde_json::Value as Json;
 use x509_parser::prelude::FromDer;
 
 use self::thought_up::{Attribute, Name, San, certificate, name, sans};
 use super::*;
 use crate::certificate::Certificate;
-
-fn runner(cases: u32) -> (TestRunner, u32) {
-    let config = match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => ProptestConfig { failure_persistence: None, ..ProptestConfig::default() },
-        None => ProptestConfig {
-            failure_persistence: None,
-            cases,
-            rng_seed: RngSeed::Fixed(4514),
-            ..ProptestConfig::default()
-        },
-    };
-    let cases = config.cases;
-    (TestRunner::new(config), cases)
-}
+use crate::random_cases::random_cases;
 
 /// The attributes of a DN in text. No comma and no plus is taken for one that is part of a value.
 fn attributes(text: &str) -> Vec<&str> {
@@ -98,7 +85,7 @@ fn ask_openssl(der: &[u8], path: &Path) -> (String, String, Vec<String>) {
 
 #[test]
 fn names_of_any_kind_are_those_of_openssl() {
-    let (mut runner, _) = runner(250);
+    let mut runner = TestRunner::new(random_cases(250, 4514));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("certificate");
     let names = || name().prop_filter("OpenSSL stops at what is broken", |name| !name.is_broken());
@@ -168,7 +155,9 @@ fn python() -> Command {
 
 #[test]
 fn names_of_any_kind_are_those_of_pythons_cryptography() {
-    let (mut runner, count) = runner(3000);
+    let config = random_cases(3000, 4514);
+    let count = config.cases;
+    let mut runner = TestRunner::new(config);
     let strategy = vec((name(), sans()), count as usize);
     let all = strategy.new_tree(&mut runner).unwrap().current();
     let ders: Vec<_> = all.iter().map(|(subject, sans)| certificate(subject, &Name(vec![]), sans)).collect();

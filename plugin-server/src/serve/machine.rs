@@ -15,27 +15,16 @@ use std::time::Instant;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use proptest::test_runner::RngSeed;
 use tempfile::TempDir;
 
 use self::kong::{Answer, Ask, Connection, Protocol};
 use self::model::{ADDRESSES, Config, Decision, Event, Given};
 use self::server::{Running, wait_until};
 use self::steps::{Said, Step, step};
-
-/// How many cases; `PROPTEST_CASES` asks for another number, and then for others each time.
-const CASES: u32 = 100;
-
-fn config() -> ProptestConfig {
-    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => config,
-        None => ProptestConfig { cases: CASES, rng_seed: RngSeed::Fixed(1), ..config },
-    }
-}
+use crate::random_cases::random_cases;
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(random_cases(100, 1))]
 
     #[test]
     fn whatever_kong_does_each_request_ends_as_it_has_to_and_nothing_stays(steps in vec(step(), 1..100)) {

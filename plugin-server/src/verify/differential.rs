@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use client_cert::Presented;
 use proptest::prelude::*;
-use proptest::test_runner::{RngSeed, TestCaseResult, TestError, TestRunner};
+use proptest::test_runner::{TestCaseResult, TestError, TestRunner};
 use revocation::Issuers;
 use sha2::{Digest as _, Sha256};
 
@@ -29,11 +29,12 @@ use self::worlds::{World, world};
 use super::{AUTH_LEVEL, Verified, verify};
 use crate::certificate::Certificate;
 use crate::config::Config;
+use crate::random_cases::random_cases;
 use crate::reason::Reason;
 use crate::trust::Trust;
 use crate::verify::MAX_CERTIFICATES;
 
-/// How many worlds, each with some leaves. `PROPTEST_CASES` asks for another number of them, and then of others each time.
+/// How many worlds, each with some leaves.
 const WORLDS: u32 = 450;
 
 /// OpenSSL's codes for what each version of it finds in these chains (x509_vfy.h). A generator that no longer makes one of
@@ -57,18 +58,9 @@ struct Seen {
 #[test]
 #[allow(clippy::print_stdout, reason = "how many there were of each is to be seen with --nocapture")]
 fn verdicts_are_those_of_openssl_verify_and_nothing_passes_that_the_judge_refuses() {
-    let config = match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => ProptestConfig { failure_persistence: None, ..ProptestConfig::default() },
-        None => ProptestConfig {
-            failure_persistence: None,
-            cases: WORLDS,
-            rng_seed: RngSeed::Fixed(5280),
-            ..ProptestConfig::default()
-        },
-    };
     let seen = RefCell::new(Seen::default());
     let dir = tempfile::tempdir().unwrap();
-    let mut runner = TestRunner::new(config);
+    let mut runner = TestRunner::new(random_cases(WORLDS, 5280));
     if let Err(error) = runner.run(&world(), |world| compare(&world, dir.path(), &mut seen.borrow_mut())) {
         match error {
             TestError::Fail(why, world) => panic!("{why}\n{world:#?}"),
