@@ -404,6 +404,11 @@ impl Instances {
         self.write().remove(&id).is_some() || unstarted
     }
 
+    /// Ends the instances of MsgPack:1. Whoever asks for one is told to start it anew.
+    pub(crate) fn withdraw(&self) {
+        self.write().retain(|id, _| Run::of(*id).is_none());
+    }
+
     /// Ends the instances that nobody has used for [`IDLE`].
     pub(crate) fn expire(&self, now: Instant) {
         self.write().retain(|_, instance| now.saturating_duration_since(instance.idle_since()) < IDLE);

@@ -39,6 +39,7 @@ mod step;
 mod trust;
 mod verify;
 mod wire;
+mod woken_by;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing {

@@ -17,7 +17,7 @@ use crate::pdk::{LogLevel, Pdk};
 use crate::reason::Reason;
 use crate::schema::{PLUGIN_NAME, Phase};
 use crate::siblings::Siblings;
-use crate::wire::msgpack::{Call, ReplyBody};
+use crate::wire::msgpack::{Call, REFUSE, ReplyBody};
 use crate::wire::pdk::MsgPackPdk;
 use crate::wire::protocol::Protocol;
 
@@ -85,6 +85,12 @@ impl Server {
     /// that have a connection, on which they are answered or, in ProtoBuf:1, wait.
     pub(crate) fn unfinished(&self) -> usize {
         self.events.count() + self.calls.load(Ordering::Acquire)
+    }
+
+    /// Waits until another server answers in this one's place, and then begins nothing more in MsgPack:1. In ProtoBuf:1 Kong
+    /// begins an event anew that it has lost a server over.
+    pub(crate) async fn hand_over(&self) {
+        self.siblings.hand_over(|| self.instances.withdraw()).await;
     }
 
     /// Drops what Kong will not come back for.
@@ -171,10 +177,8 @@ fn progress_reply(event: u64, progress: Progress) -> ReplyBody {
     match progress {
         Progress::Calls(call) => ReplyBody::Call { event, method: call.method, args: call.args },
         Progress::Ended(Verdict::Proceed) => ReplyBody::Return { event },
-        Progress::Ended(Verdict::Refuse { status, message }) => ReplyBody::Call {
-            event,
-            method: "kong.response.error",
-            args: vec![json!(status), json!(message)],
-        },
+        Progress::Ended(Verdict::Refuse { status, message }) => {
+            ReplyBody::Call { event, method: REFUSE, args: vec![json!(status), json!(message)] }
+        }
     }
 }

@@ -30,6 +30,8 @@ pub(crate) async fn serve(
     leave: impl Future<Output = ()>,
 ) {
     let expiry = tokio::spawn(expire(Arc::clone(&server)));
+    let handing_over = Arc::clone(&server);
+    tokio::spawn(async move { handing_over.hand_over().await });
     let mut leave = std::pin::pin!(leave);
     loop {
         tokio::select! {

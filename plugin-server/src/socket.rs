@@ -4,16 +4,23 @@
 //! connection. So the names are looked for, and put back where nothing is.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::ids::Run;
+use crate::woken_by::woken_by;
 
-/// How often the names are looked for.
+/// How often the names are looked for, should nobody tell that something has happened to one of them.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The two names of this server's socket.
@@ -25,7 +32,11 @@ pub(crate) struct Socket {
     inode: Inode,
     /// Whether another server has taken the path. It is that one's to keep: this one leaves soon, and a path to it would
     /// lead nowhere.
-    is_succeeded: bool,
+    succeeded: CancellationToken,
+    /// Tells of changes in the folder, where the system can.
+    changes: Option<Changes>,
+    /// How often the names are looked for all the same.
+    look: Duration,
 }
 
 /// A file by whichever name: its device and number there, which are no other's while the socket is bound.
@@ -53,12 +64,16 @@ impl Socket {
         loop {
             let run = Run::random();
             let own = own(path, run);
+            let changes = Changes::in_folder_of(path).inspect_err(|error| {
+                tracing::debug!(%error, "changes of the socket's folder are not told");
+            });
             match listen(&own) {
                 // Somebody else's run.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => return Err(failed(error)),
                 Ok((listener, inode)) => {
-                    let socket = Self { path: path.to_owned(), own, run, inode, is_succeeded: false };
+                    let (path, succeeded) = (path.to_owned(), CancellationToken::new());
+                    let socket = Self { path, own, run, inode, succeeded, changes: changes.ok(), look: LOOK };
                     socket.take_path().map_err(failed)?;
                     return Ok((listener, socket));
                 }
@@ -79,11 +94,14 @@ impl Socket {
     /// It waits for the file system, so it is for a task on which no request depends. To be dropped at an `await` loses
     /// nothing.
     pub(crate) async fn keep(&mut self) -> UnixListener {
-        let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
+        let mut looks = tokio::time::interval_at(Instant::now() + self.look, self.look);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut said = None;
         loop {
-            looks.tick().await;
+            tokio::select! {
+                _ = looks.tick() => {}
+                () = happens(self.changes.as_ref()) => {}
+            }
             let own = self.put_own_back();
             // Not before there is something to lead to.
             let path = if own.is_ok() { self.put_path_back() } else { Ok(()) };
@@ -123,8 +141,9 @@ impl Socket {
     /// Where nothing is at the path, and nothing of another server's has been.
     fn put_path_back(&mut self) -> io::Result<()> {
         match found(&self.path)? {
-            Some(found) => self.is_succeeded |= self.is_anothers(&found),
-            None if self.is_succeeded => {}
+            Some(found) if self.is_anothers(&found) => self.succeeded.cancel(),
+            Some(_) => {}
+            None if self.succeeded.is_cancelled() => {}
             None => self.fill_path()?,
         }
         Ok(())
@@ -151,6 +170,11 @@ impl Socket {
         is_a_way && inode(found) != self.inode && !leads_here()
     }
 
+    /// Is cancelled as soon as another server has taken the path.
+    pub(crate) fn succeeded(&self) -> CancellationToken {
+        self.succeeded.clone()
+    }
+
     /// The path that Kong connects to.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -166,6 +190,49 @@ impl Socket {
         // Who is left over is removed by the next server.
         let _ = std::fs::remove_file(&self.own);
     }
+}
+
+/// What happens to the names in a folder (inotify(7)).
+#[derive(Debug)]
+struct Changes(AsyncFd<Watch>);
+
+#[derive(Debug)]
+struct Watch(Inotify);
+
+impl AsRawFd for Watch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl Changes {
+    fn in_folder_of(path: &Path) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let kinds = AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM | AddWatchFlags::IN_MOVED_TO;
+        inotify.add_watch(folder(path), kinds)?;
+        Ok(Self(woken_by(Watch(inotify), Interest::READABLE)?))
+    }
+
+    /// Waits until something has happened that was not told before.
+    async fn next(&self) -> io::Result<()> {
+        loop {
+            let mut ready = self.0.readable().await?;
+            match ready.get_inner().0.read_events() {
+                Err(Errno::EAGAIN) => ready.clear_ready(),
+                read => return Ok(read.map(drop)?),
+            }
+        }
+    }
+}
+
+/// Waits until something happens in the folder. Where that is not told, somebody has to look now and then.
+async fn happens(changes: Option<&Changes>) {
+    if let Some(changes) = changes
+        && changes.next().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// The socket of a run's own.
@@ -212,13 +279,15 @@ fn inode(found: &std::fs::Metadata) -> Inode {
     (found.dev(), found.ino())
 }
 
+/// The folder that a path leads into.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Removes the sockets that servers which were killed have left.
 fn remove_dead(path: &Path) -> io::Result<()> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
-        return Ok(());
-    };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    for entry in std::fs::read_dir(folder)? {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
+    for entry in std::fs::read_dir(folder(path))? {
         let entry = entry?;
         let file_name = entry.file_name();
         let suffix = file_name.to_str().and_then(|other| other.strip_prefix(name)?.strip_prefix('.'));
@@ -255,6 +324,32 @@ mod tests {
         assert_eq!((error.kind(), content("anothers")), (io::ErrorKind::AlreadyExists, "another's".into()));
         add_name(&at("folder"), &at("pointer")).unwrap();
         assert_eq!(std::fs::read_link(at("pointer")).unwrap(), Path::new("folder"));
+    }
+
+    #[tokio::test]
+    async fn what_happens_to_the_path_is_seen_without_looking_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let (_listener, mut socket) = Socket::bind(&path).unwrap();
+        socket.look = Duration::from_secs(1_000_000_000);
+        let succeeded = socket.succeeded();
+        let seen = async {
+            for _ in 0..2 {
+                std::fs::remove_file(&path).unwrap();
+                while !path.exists() {
+                    tokio::task::yield_now().await;
+                }
+            }
+            let _successor = Socket::bind(&path).unwrap();
+            succeeded.cancelled().await;
+        };
+        let kept = async {
+            tokio::select! {
+                _ = socket.keep() => panic!("its own name was there all the time"),
+                () = seen => {}
+            }
+        };
+        tokio::time::timeout(testbed::process::PATIENCE, kept).await.unwrap();
     }
 
     #[tokio::test]

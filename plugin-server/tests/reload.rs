@@ -2,26 +2,93 @@
 
 mod common;
 
-use common::Prefix;
-use serde_json::json;
+use std::io::Read;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+
+use common::{Connection, Prefix};
+use serde_json::{Value as Json, json};
 use testbed::pki::Ca;
 use testbed::process::Process;
+
+const HANDED_OVER: &str = "another server has taken over";
+
+/// The socket of a server's own, by the id of an instance there.
+fn own_of(prefix: &Prefix, instance: &Json) -> PathBuf {
+    prefix.path(&format!("mtls-auth.socket.{}", instance.as_u64().unwrap() >> 32))
+}
+
+fn pid(connection: &mut Connection) -> Json {
+    connection.ok("plugin.GetStatus", json!({}))["Pid"].clone()
+}
 
 #[test]
 fn a_new_server_takes_the_socket_over_and_the_old_one_leaves_it_alone() {
     let prefix = Prefix::new();
     let mut old = prefix.serve(&[]);
-    let mut kept = prefix.connect();
+    assert_eq!(pid(&mut prefix.connect()), old.id());
     let new = prefix.serve(&[]);
-    let pid =
-        |connection: &mut common::Connection| connection.ok("plugin.GetStatus", json!({}))["Pid"].clone();
-    assert_eq!(pid(&mut kept), old.id(), "a connection stays where it is");
-    drop(kept);
     assert_eq!(pid(&mut prefix.connect()), new.id());
+    old.wait_for(HANDED_OVER);
     old.signal("TERM");
     assert!(old.wait().success());
     assert_eq!(pid(&mut prefix.connect()), new.id(), "the path is still the new server's");
     assert_eq!(prefix.sockets().len(), 2, "the path's and the new server's own: {:?}", prefix.sockets());
+}
+
+/// Kong kills the old one, at whatever time. By then nobody may depend on it.
+#[test]
+fn a_server_that_was_succeeded_finishes_its_events_and_lets_go_of_its_connections() {
+    let prefix = Prefix::new();
+    let ca = Ca::root("root");
+    let old = prefix.serve(&[]);
+    let (mut idle, mut busy) = (prefix.connect(), prefix.connect());
+    pid(&mut idle);
+    let of_old = busy.start_instance(&ca);
+    let (event, _) = busy.begin_event(&of_old);
+    let steps = [
+        ("plugin.StepMultiMap", json!({"EventId": event, "Data": {"host": ["x"]}})),
+        ("plugin.Step", json!({"EventId": event})),
+    ];
+    let new = prefix.serve(&[]);
+    old.wait_for(HANDED_OVER);
+    assert!(idle.is_closed(), "nothing was under way on it");
+    // What has begun goes on, on whichever connection; here on one to the new server.
+    let mut kong = prefix.connect();
+    let [logged, refused] = steps.map(|(method, step)| kong.ok(method, step)["Data"].clone());
+    assert_eq!(logged["Method"], "kong.log.notice");
+    assert_eq!(refused["Args"][0], 401);
+    assert!(busy.is_closed(), "its event went on elsewhere");
+    assert_eq!(pid(&mut kong), new.id(), "one to the new server stays");
+
+    // Nothing more begins there: Kong is told to start the instance, which happens at the new server from either side.
+    let (error, _) = kong.call("plugin.HandleEvent", json!({"InstanceId": of_old, "EventName": "access"}));
+    assert_eq!(error, json!(format!("no plugin instance #{of_old}")));
+    let of_new = prefix.connect_to(&own_of(&prefix, &of_old)).start_instance(&ca);
+    assert_eq!(kong.ok("plugin.InstanceStatus", of_new.clone())["Id"], of_new);
+    drop(old);
+    assert_eq!(kong.ok("plugin.InstanceStatus", of_new.clone())["Id"], of_new, "it is the new server's");
+}
+
+/// Something at the path that does not answer is no successor.
+#[test]
+fn a_server_keeps_its_instances_while_nobody_answers_in_its_place() {
+    let prefix = Prefix::new();
+    let old = prefix.serve(&["--log-level", "debug"]);
+    let mut kong = prefix.connect();
+    let instance = kong.start_instance(&Ca::root("root"));
+    let other = prefix.path("other");
+    let listener = UnixListener::bind(&other).unwrap();
+    std::fs::rename(&other, prefix.socket()).unwrap();
+    // It is asked, and hangs up.
+    let mut asked = listener.accept().unwrap().0;
+    let mut call = [0; 64];
+    assert!(asked.read(&mut call).unwrap() > 0);
+    drop(asked);
+    old.wait_for("a successor does not answer yet");
+    assert_eq!(kong.ok("plugin.InstanceStatus", instance.clone())["Id"], instance);
+    let _new = prefix.serve(&[]);
+    old.wait_for(HANDED_OVER);
 }
 
 #[test]
@@ -30,8 +97,7 @@ fn a_leaving_server_finishes_the_events_that_run() {
     let mut server: Process = prefix.serve(&["--log-level", "debug"]);
     let mut kong = prefix.connect();
     let id = kong.start_instance(&Ca::root("root"));
-    let begun = kong.ok("plugin.HandleEvent", json!({"InstanceId": id, "EventName": "access"}));
-    let event = begun["EventId"].clone();
+    let (event, _) = kong.begin_event(&id);
     server.signal("TERM");
     server.wait_for("leaving");
     // On a connection that is made only now.
@@ -68,51 +134,45 @@ fn what_comes_to_the_wrong_server_is_asked_of_the_right_one() {
     let ca = Ca::root("root");
     let mut old = prefix.serve(&[]);
     let mut to_old = prefix.connect();
-    let _new = prefix.serve(&[]);
-    let mut to_new = prefix.connect();
     let of_old = to_old.start_instance(&ca);
+    let [(begun_there, wants), (lost, _)] = [0, 1].map(|_| to_old.begin_event(&of_old));
+    assert_eq!(wants, json!({"Method": "kong.request.get_headers", "Args": [1000]}));
+    let _new = prefix.serve(&[]);
+    old.wait_for(HANDED_OVER);
+    let mut to_new = prefix.connect();
     let of_new = to_new.start_instance(&ca);
-    let mut connections = [to_old, to_new];
-    for (instance, owner) in [(&of_old, 0), (&of_new, 1)] {
-        // Begun here and gone on with there, and the other way round.
-        for first in [owner, 1 - owner] {
-            let arg = json!({"InstanceId": instance, "EventName": "access"});
-            let begun = connections[first].ok("plugin.HandleEvent", arg);
-            assert_eq!(begun["Data"], json!({"Method": "kong.request.get_headers", "Args": [1000]}));
-            let headers = json!({"host": ["x"], "x-bytes": ["a\u{e9}"], "x-empty": []});
-            let step = json!({"EventId": begun["EventId"], "Data": headers});
-            let logged = connections[1 - first].ok("plugin.StepMultiMap", step);
-            assert_eq!(
-                logged["Data"],
-                json!({"Method": "kong.log.notice", "Args": ["refused: no_certificate"]})
-            );
-            let refused = connections[first].ok("plugin.Step", json!({"EventId": begun["EventId"]}));
-            assert_eq!(refused["Data"]["Args"][0], 401);
-        }
-        assert_eq!(connections[1 - owner].ok("plugin.InstanceStatus", instance.clone())["Id"], *instance);
+    let (begun_here, _) = to_new.begin_event(&of_new);
+    let to_old = || prefix.connect_to(&own_of(&prefix, &of_old));
+    for (mut one, mut other, event) in
+        [(to_new, to_old(), &begun_there), (to_old(), prefix.connect(), &begun_here)]
+    {
+        let headers = json!({"host": ["x"], "x-bytes": ["a\u{e9}"], "x-empty": []});
+        let step = json!({"EventId": event, "Data": headers});
+        let logged = one.ok("plugin.StepMultiMap", step);
+        assert_eq!(logged["Data"], json!({"Method": "kong.log.notice", "Args": ["refused: no_certificate"]}));
+        let refused = other.ok("plugin.Step", json!({"EventId": event}));
+        assert_eq!(refused["Data"]["Args"][0], 401);
     }
-    let [mut to_old, mut to_new] = connections;
-    assert_eq!(to_new.ok("plugin.CloseInstance", of_old.clone())["Id"], of_old);
-    let (error, _) = to_old.call("plugin.InstanceStatus", of_old);
+    assert_eq!(to_old().ok("plugin.InstanceStatus", of_new.clone())["Id"], of_new);
+    assert_eq!(to_old().ok("plugin.CloseInstance", of_new.clone())["Id"], of_new);
+    let mut to_new = prefix.connect();
+    let (error, _) = to_new.call("plugin.InstanceStatus", of_new);
     assert!(error.as_str().unwrap().starts_with("no plugin instance"), "{error}");
 
     // Of a server that has left nothing is known, and Kong starts anew what it needs.
-    let of_old = to_old.start_instance(&ca);
-    let begun = to_old.ok("plugin.HandleEvent", json!({"InstanceId": of_old, "EventName": "access"}));
-    drop(to_old);
     old.signal("KILL");
     old.wait();
     let (error, _) = to_new.call("plugin.HandleEvent", json!({"InstanceId": of_old, "EventName": "access"}));
     assert_eq!(error, json!(format!("no plugin instance #{of_old}")));
-    let refused = to_new.ok("plugin.Step", json!({"EventId": begun["EventId"]}));
+    let refused = to_new.ok("plugin.Step", json!({"EventId": lost}));
     assert_eq!(refused["Data"]["Args"][0], 500);
     // What a killed server leaves is removed by the next one, and nothing else.
     let beside = prefix.write("mtls-auth.socket.7", "no socket");
     assert_eq!(prefix.sockets().len(), 4);
-    let _next = prefix.serve(&[]);
+    let next = prefix.serve(&[]);
     assert_eq!(prefix.sockets().len(), 4);
     assert!(beside.exists());
-    to_new.ok("plugin.GetStatus", json!({}));
+    assert_eq!(pid(&mut prefix.connect()), next.id());
 }
 
 /// A server that hangs does not take the other one's requests with it.
@@ -120,12 +180,13 @@ fn what_comes_to_the_wrong_server_is_asked_of_the_right_one() {
 fn a_server_that_does_not_answer_is_as_good_as_gone() {
     let prefix = Prefix::new();
     let old = prefix.serve(&[]);
-    let of_old = prefix.connect().start_instance(&Ca::root("root"));
-    let _new = prefix.serve(&["--event-timeout", "0.2"]);
     let mut kong = prefix.connect();
-    kong.ok("plugin.InstanceStatus", of_old.clone());
+    let instance = kong.start_instance(&Ca::root("root"));
+    let (event, _) = kong.begin_event(&instance);
+    let _new = prefix.serve(&["--event-timeout", "0.2"]);
+    old.wait_for(HANDED_OVER);
     old.signal("STOP");
-    let (error, _) = kong.call("plugin.HandleEvent", json!({"InstanceId": of_old, "EventName": "access"}));
-    assert!(error.as_str().unwrap().starts_with("no plugin instance"), "{error}");
+    let refused = prefix.connect().ok("plugin.Step", json!({"EventId": event}));
+    assert_eq!(refused["Data"]["Args"][0], 500);
     old.signal("CONT");
 }

@@ -26,6 +26,19 @@ fn pid(connection: &mut Connection) -> Json {
     connection.ok("plugin.GetStatus", json!({}))["Pid"].clone()
 }
 
+/// Does several things of which the server sees only what comes of all.
+fn at_once(server: &Process, several: impl FnOnce()) {
+    server.signal("STOP");
+    several();
+    server.signal("CONT");
+}
+
+/// Whether the server that has an event is found for its next step.
+fn goes_on(kong: &mut Connection, event: &Json) -> bool {
+    let step = kong.ok("plugin.StepMultiMap", json!({"EventId": event, "Data": {"host": ["x"]}}));
+    step["Data"]["Method"] == "kong.log.notice"
+}
+
 /// Has the server look at its names so often and see what is there.
 struct Looks {
     own: PathBuf,
@@ -69,8 +82,10 @@ fn a_server_whose_folder_was_emptied_binds_another_socket_under_the_same_names()
     let instance = kept.start_instance(&Ca::root("root"));
     let before = own(&prefix);
     for count in 1..=2 {
-        std::fs::remove_file(prefix.socket()).unwrap();
-        std::fs::remove_file(&before[0]).unwrap();
+        at_once(&old, || {
+            std::fs::remove_file(prefix.socket()).unwrap();
+            std::fs::remove_file(&before[0]).unwrap();
+        });
         old.wait_for_count(OWN_IS_NEW, count);
         old.wait_for_count(PATH_IS_BACK, count);
         assert_eq!(own(&prefix), before);
@@ -80,28 +95,31 @@ fn a_server_whose_folder_was_emptied_binds_another_socket_under_the_same_names()
         kept.ok("plugin.InstanceStatus", instance.clone());
     }
     // Another server asks it by its own.
+    let (event, _) = kept.begin_event(&instance);
     let new = prefix.serve(&[]);
     let mut kong = prefix.connect();
     assert_eq!(pid(&mut kong), new.id());
-    assert_eq!(kong.ok("plugin.InstanceStatus", instance.clone())["Id"], instance);
+    assert!(goes_on(&mut kong, &event));
 }
 
 #[test]
 fn a_server_whose_own_socket_was_removed_can_be_asked_by_another_again() {
     let prefix = Prefix::new();
     let old = prefix.serve(&[]);
-    let instance = prefix.connect().start_instance(&Ca::root("root"));
+    let mut kong = prefix.connect();
+    let instance = kong.start_instance(&Ca::root("root"));
+    let events = [0, 1].map(|_| kong.begin_event(&instance).0);
     std::fs::remove_file(&own(&prefix)[0]).unwrap();
     old.wait_for(OWN_IS_BACK);
-    prefix.connect().ok("plugin.InstanceStatus", instance.clone());
+    prefix.connect().ok("plugin.InstanceStatus", instance);
     let _new = prefix.serve(&[]);
-    prefix.connect().ok("plugin.InstanceStatus", instance.clone());
+    assert!(goes_on(&mut prefix.connect(), &events[0]));
     // Also while the path is the other one's.
     for own in own(&prefix) {
         std::fs::remove_file(own).unwrap();
     }
     old.wait_for(OWN_IS_NEW);
-    prefix.connect().ok("plugin.InstanceStatus", instance);
+    assert!(goes_on(&mut prefix.connect(), &events[1]));
 }
 
 /// As where the file system has no hard links.
@@ -186,12 +204,18 @@ fn a_folder_that_is_gone_is_said_once_and_bound_in_when_it_is_there_again() {
     let path = folder.join("socket");
     std::fs::create_dir(&folder).unwrap();
     let server = prefix.serve(&["--socket", path.to_str().unwrap()]);
-    std::fs::remove_dir_all(&folder).unwrap();
+    at_once(&server, || std::fs::remove_dir_all(&folder).unwrap());
     server.wait_for(CANNOT);
-    // Another server's looks tell the time: meanwhile this one looks, too.
+    // The looks of another server tell the time, for it is not told what happens in a folder that is not the one of
+    // before: meanwhile this one looks, too.
     let clock = Prefix::new();
     let other = clock.serve(&[]);
-    Looks { own: own(&clock).remove(0), seen: 0 }.happen(&other);
+    at_once(&other, || {
+        std::fs::remove_dir_all(clock.dir.path()).unwrap();
+        std::fs::create_dir(clock.dir.path()).unwrap();
+    });
+    other.wait_for(OWN_IS_NEW);
+    Looks { own: own(&clock).remove(0), seen: 1 }.happen(&other);
     std::fs::create_dir(&folder).unwrap();
     server.wait_for(PATH_IS_BACK);
     UnixStream::connect(path).unwrap();
@@ -208,9 +232,11 @@ fn a_path_never_leads_to_what_could_not_be_bound() {
         assert!(set.unwrap().success());
     };
     descriptors("1");
-    for name in prefix.sockets() {
-        std::fs::remove_file(prefix.path(&name)).unwrap();
-    }
+    at_once(&server, || {
+        for name in prefix.sockets() {
+            std::fs::remove_file(prefix.path(&name)).unwrap();
+        }
+    });
     server.wait_for(CANNOT);
     assert_eq!(prefix.sockets(), [""; 0]);
     descriptors("64");

@@ -11,6 +11,8 @@ use bytes::BytesMut;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::woken_by::woken_by;
+
 /// How much is read at once. Most answers with a request's headers are shorter.
 const PIECE: usize = 8 * 1024;
 
@@ -39,20 +41,23 @@ impl Stream {
     pub(crate) async fn read(&mut self, received: &mut BytesMut) -> io::Result<usize> {
         loop {
             let mut ready = self.socket.readable_mut().await?;
-            match ready.get_inner_mut().read(&mut self.piece) {
-                Ok(length) => {
-                    received.extend_from_slice(&self.piece[..length]);
-                    // Less than there was room for is all that there is (epoll(7)); the end of the stream stays known.
-                    if length < PIECE {
-                        ready.clear_ready();
-                    }
-                    return Ok(length);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            let read = read(ready.get_inner_mut(), &mut self.piece, received)?;
+            // Less than there was room for is all that there is (epoll(7)); the end of the stream stays known.
+            if read.is_none_or(|length| length < PIECE) {
+                ready.clear_ready();
+            }
+            if let Some(length) = read {
+                return Ok(length);
             }
         }
+    }
+
+    /// As [`Self::read`], of what has come already, whether or not that is known here yet; none where nothing has.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn read_now(&mut self, received: &mut BytesMut) -> io::Result<Option<usize>> {
+        read(self.socket.get_mut(), &mut self.piece, received)
     }
 
     /// Writes all of it, in one call where there is room.
@@ -85,12 +90,19 @@ impl Stream {
     }
 }
 
-#[allow(
-    deprecated,
-    reason = "what replaces it is unsafe, for types whose descriptor may change; that of the standard library's stream does not"
-)]
-fn woken_by(stream: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixStream>> {
-    AsyncFd::with_interest(stream, interest)
+/// Appends what is there, up to a piece, and gives its length: 0 at the end, none where nothing is there yet.
+fn read(stream: &mut UnixStream, piece: &mut [u8], received: &mut BytesMut) -> io::Result<Option<usize>> {
+    loop {
+        match stream.read(piece) {
+            Ok(length) => {
+                received.extend_from_slice(&piece[..length]);
+                return Ok(Some(length));
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -53,6 +53,8 @@ struct Machine {
 
 struct Server {
     running: Running,
+    /// Whether another one has taken over, so that in MsgPack:1 nothing more begins here.
+    is_succeeded: bool,
     decisions: BTreeMap<Decision, u64>,
     abandoned: u64,
 }
@@ -210,7 +212,17 @@ impl Machine {
     fn reload(&mut self) {
         self.at_path = Some(self.servers.len());
         let running = Running::start(&self.dir.path().join("socket"));
-        self.servers.push(Some(Server { running, decisions: BTreeMap::new(), abandoned: 0 }));
+        for (number, server) in self.servers.iter_mut().enumerate() {
+            let Some(server) = server.as_mut().filter(|server| !server.is_succeeded) else { continue };
+            wait_until(|| server.running.server.siblings.have_taken_over());
+            server.is_succeeded = true;
+            let of_server = self.instances.iter_mut().filter(|instance| instance.server == number);
+            of_server
+                .filter(|instance| instance.protocol == Protocol::MsgPack)
+                .for_each(|instance| instance.is_open = false);
+        }
+        let (decisions, is_succeeded, abandoned) = (BTreeMap::new(), false, 0);
+        self.servers.push(Some(Server { running, is_succeeded, decisions, abandoned }));
     }
 
     /// A server leaves where it may, and is killed where it runs events.
@@ -284,9 +296,23 @@ impl Machine {
         server.running.wait_for_connections(open);
     }
 
+    /// A connection of MsgPack:1 ends with an event, where its server has been succeeded.
+    fn after_last(&mut self, line: usize) {
+        let Line { connection, server, .. } = &mut self.lines[line];
+        if connection.protocol == Protocol::MsgPack
+            && self.servers[*server].as_ref().expect("it is alive").is_succeeded
+        {
+            assert!(connection.is_closed());
+            self.close_line(line);
+        }
+    }
+
     fn start(&mut self, line: usize, config: Config) {
         let Line { connection, server, .. } = &mut self.lines[line];
-        let (protocol, server) = (connection.protocol, *server);
+        let protocol = connection.protocol;
+        let is_succeeded = self.servers[*server].as_ref().expect("it is alive").is_succeeded;
+        let successor = self.at_path.filter(|_| is_succeeded && protocol == Protocol::MsgPack);
+        let server = successor.unwrap_or(*server);
         match connection.start(&config.json()) {
             Ok(id) => {
                 assert!(config != Config::Broken || protocol == Protocol::ProtoBuf);
@@ -392,6 +418,9 @@ impl Machine {
         let ask = self.lines[line].connection.answer(id, &answer);
         let event = self.answered(position, &answer);
         event.check(&ask).unwrap();
+        if event.decision().is_some() {
+            self.after_last(line);
+        }
     }
 
     /// What comes of an answer in the model.
@@ -419,6 +448,7 @@ impl Machine {
             crate::ids::Run::of(id) == Some(run)
         });
         self.servers[owner.unwrap_or(here)].as_mut().unwrap().count(("fault", "internal"));
+        self.after_last(line);
     }
 
     fn drop_unread(&mut self, connection: &Index, event: &Index, said: &Said) {
@@ -451,6 +481,7 @@ impl Machine {
                 self.answer_on_line(line, &Said::Rightly);
             }
         }
+        // To the one at the path, so that it stays.
         if let Some(line) = self.connect(Protocol::MsgPack) {
             // Every other one.
             while self.waiting.len() > 1 {

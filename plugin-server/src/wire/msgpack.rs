@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, BytesMut};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -18,6 +19,9 @@ const MAX_VALUES: usize = 65_536;
 
 /// The deepest nesting.
 const MAX_DEPTH: usize = 64;
+
+/// The PDK call after which Kong does not come back: it answers the request.
+pub(crate) const REFUSE: &str = "kong.response.error";
 
 /// Why what came is not MsgPack:1. The stream cannot be read on after any of these.
 #[derive(Debug, thiserror::Error)]
@@ -203,6 +207,30 @@ impl Encoder<Reply> for Codec {
             ReplyBody::Fault(fault) => write(stream, &(1, id, Fault { fault }, nil)),
             ReplyBody::Error(message) => write(stream, &(1, id, message, nil)),
         }
+    }
+}
+
+/// Whether Kong asks nothing more after this reply to a call of an event: the request goes on, or is answered.
+pub(crate) fn is_last(reply: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Told<'a> {
+        #[serde(rename = "Data", borrow)]
+        data: ToldData<'a>,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum ToldData<'a> {
+        Call {
+            #[serde(rename = "Method")]
+            method: &'a str,
+        },
+        End(IgnoredAny),
+    }
+    match rmp_serde::from_slice::<(IgnoredAny, IgnoredAny, IgnoredAny, Told<'_>)>(reply) {
+        Ok((.., Told { data: ToldData::Call { method } })) => method == REFUSE,
+        Ok((.., Told { data: ToldData::End(IgnoredAny) })) => true,
+        // Not to an event's call.
+        Err(_) => false,
     }
 }
 

@@ -7,7 +7,7 @@ pub(crate) mod protobuf;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value as Json, json};
@@ -62,18 +62,23 @@ impl Prefix {
     }
 
     pub(crate) fn connect(&self) -> Connection {
-        Connection { stream: self.stream(), received: Vec::new(), next_id: 0 }
+        self.connect_to(&self.socket())
+    }
+
+    /// A connection by a server's own name.
+    pub(crate) fn connect_to(&self, socket: &Path) -> Connection {
+        Connection { stream: stream(socket), received: Vec::new(), next_id: 0 }
     }
 
     pub(crate) fn connect_protobuf(&self) -> protobuf::Connection {
-        protobuf::Connection::new(self.stream())
+        protobuf::Connection::new(stream(&self.socket()))
     }
+}
 
-    fn stream(&self) -> UnixStream {
-        let stream = UnixStream::connect(self.socket()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
-    }
+fn stream(socket: &Path) -> UnixStream {
+    let stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
 }
 
 /// One of Kong's connections.
@@ -108,6 +113,12 @@ impl Connection {
         });
         let arg = json!({"Name": "mtls-auth", "Config": config.to_string()});
         self.ok("plugin.StartInstance", arg)["Id"].clone()
+    }
+
+    /// Begins an event of this instance; gives its id, and what it wants.
+    pub(crate) fn begin_event(&mut self, instance: &Json) -> (Json, Json) {
+        let begun = self.ok("plugin.HandleEvent", json!({"InstanceId": instance, "EventName": "access"}));
+        (begun["EventId"].clone(), begun["Data"].clone())
     }
 
     /// The next reply, whatever it answers.

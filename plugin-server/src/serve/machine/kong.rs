@@ -76,6 +76,11 @@ impl Connection {
         Ok(Self { protocol, stream, received: Vec::new(), number: 0 })
     }
 
+    /// Whether the server closes it without another word.
+    pub(super) fn is_closed(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0; 64]), Ok(0))
+    }
+
     /// Starts an instance and gives its id, or what is wrong with its configuration.
     pub(super) fn start(&mut self, config: &str) -> Result<u64, String> {
         match self.protocol {

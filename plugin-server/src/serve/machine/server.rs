@@ -28,6 +28,9 @@ use crate::socket::Socket;
 /// How long an event may take: more than any case does.
 const TIME_LIMIT: Duration = Duration::from_secs(3600);
 
+/// How long a connection may wait for an event's next step, once another server has taken over: for ever.
+const LINGER: Duration = Duration::from_secs(1_000_000_000);
+
 /// A running server.
 pub(super) struct Running {
     pub(super) server: Arc<Server>,
@@ -55,7 +58,8 @@ impl Running {
             let revocation = Revocation::Checked(Checker::new(Options::default()).unwrap());
             let shared = Shared::new(source, ProofKey::from_bytes(KEY), revocation, TIME_LIMIT);
             let (listener, socket) = Socket::bind(&path).unwrap();
-            let server = Arc::new(Server::new(shared, Siblings::of(&socket, TIME_LIMIT)));
+            let siblings = Siblings::of(&socket, TIME_LIMIT).lingering(LINGER);
+            let server = Arc::new(Server::new(shared, siblings));
             sender.send(Arc::clone(&server)).unwrap();
             let control = async {
                 while let Some(done) = advances.recv().await {
