@@ -34,6 +34,7 @@ for _, strategy in helpers.all_strategies() do
         stack:insert_protected_route("partial.test", {
           ca_certificates = { intermediate.id }, allow_partial_chain = true,
         })
+        stack:insert_protected_route("server-usage.test", { allow_server_auth_usage = true })
         stack:insert_protected_route("anonymous.test", { anonymous = anonymous.id })
         stack:insert_protected_route("anonymous-by-name.test", { anonymous = "anonymous" })
         stack:insert_protected_route("default.test", { default_consumer = bob.id })
@@ -142,6 +143,13 @@ for _, strategy in helpers.all_strategies() do
 
         it("passes where it says nothing of what it is for", function()
           stack.passed_as(stack:get("protected.test", "any-purpose"), "alice")
+        end)
+
+        it("passes as one for servers where that is allowed", function()
+          stack.passed_as(stack:get("server-usage.test", "server-only"), "alice")
+          stack.passed_as(stack:get("server-usage.test", "alice"), "alice")
+          unverified("untrusted", stack:get("server-usage.test", "mallory"))
+          unverified("expired", stack:get("server-usage.test", "expired"))
         end)
 
         it("passes with its chain, and not without", function()

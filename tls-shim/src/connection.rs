@@ -228,6 +228,8 @@ impl Connection {
         S: Service<Request<Incoming>, Response = Response<Counted>, Error = Infallible>,
         S::Future: Send + 'static,
     {
+        // Boxed: hyper moves what answers a request several times before it runs, and it is large.
+        let service = service_fn(move |request| Box::pin(service.call(request)));
         let connection = http2_builder(&self.shim.limits).serve_connection(TokioIo::new(stream), service);
         self.talk(Attended::new(connection, None), http2::Connection::graceful_shutdown).await.map(drop)
     }
