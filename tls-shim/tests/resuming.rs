@@ -178,8 +178,6 @@ fn a_client_is_told_how_long_its_ticket_lives() {
     }
 }
 
-/// AWS-LC has its own number, and a ticket costs it little.
-#[cfg(not(feature = "aws-lc"))]
 #[test]
 fn a_full_handshake_and_a_resumed_one_end_with_one_ticket_each() {
     let rig = Rig::new(TWO_PLUGINS);

@@ -17,8 +17,8 @@ use openssl::ex_data::Index;
 use openssl::ssl::{Ssl, SslContextBuilder, SslRef, SslVersion};
 use openssl::x509::X509Ref;
 use openssl_sys::{
-    SSL, SSL_CTX_set_msg_callback, SSL_CTX_set_ticket_aead_method, SSL_OP_NO_TICKET, SSL_SESSION,
-    SSL_SESSION_free, SSL_SESSION_from_bytes, SSL_SESSION_get0_peer, SSL_SESSION_set_timeout,
+    SSL, SSL_CTX_set_msg_callback, SSL_CTX_set_num_tickets, SSL_CTX_set_ticket_aead_method, SSL_OP_NO_TICKET,
+    SSL_SESSION, SSL_SESSION_free, SSL_SESSION_from_bytes, SSL_SESSION_get0_peer, SSL_SESSION_set_timeout,
     SSL_TICKET_AEAD_METHOD, SSL_get_SSL_CTX, SSL_get_session, SSL_set_options, SSL3_MT_FINISHED,
     SSL3_RT_HANDSHAKE, ssl_ticket_aead_result_t,
     ssl_ticket_aead_result_t_ssl_ticket_aead_ignore_ticket as IGNORE,
@@ -48,13 +48,14 @@ pub(in crate::tls) fn may_withhold_tickets() -> bool {
     true
 }
 
-/// Leaves the number of tickets as it is, which is two after a full handshake of TLS 1.3: AWS-LC reads no certificate for one,
-/// and sends them together with the first answer.
+/// Has a handshake of TLS 1.3 followed by one ticket in place of two, as with OpenSSL: each is a copy of the session, sealed.
 ///
 /// # Errors
-/// None.
-pub(in crate::tls) fn send_few_tickets(_builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
-    Ok(())
+/// AWS-LC's.
+pub(in crate::tls) fn send_few_tickets(builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+    // SAFETY: The builder's SSL_CTX is alive.
+    let set = unsafe { SSL_CTX_set_num_tickets(builder.as_ptr(), 1) };
+    if set == 1 { Ok(()) } else { Err(ErrorStack::get()) }
 }
 
 /// Has a connection neither get a ticket nor use one.
