@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-use common::{Connection, Prefix};
+use common::Prefix;
 use serde_json::{Value as Json, json};
 use testbed::pki::Ca;
 use testbed::process::Process;
@@ -18,21 +18,17 @@ fn own_of(prefix: &Prefix, instance: &Json) -> PathBuf {
     prefix.path(&format!("mtls-auth.socket.{}", instance.as_u64().unwrap() >> 32))
 }
 
-fn pid(connection: &mut Connection) -> Json {
-    connection.ok("plugin.GetStatus", json!({}))["Pid"].clone()
-}
-
 #[test]
 fn a_new_server_takes_the_socket_over_and_the_old_one_leaves_it_alone() {
     let prefix = Prefix::new();
     let mut old = prefix.serve(&[]);
-    assert_eq!(pid(&mut prefix.connect()), old.id());
+    assert_eq!(prefix.connect().pid(), old.id());
     let new = prefix.serve(&[]);
-    assert_eq!(pid(&mut prefix.connect()), new.id());
+    assert_eq!(prefix.connect().pid(), new.id());
     old.wait_for(HANDED_OVER);
     old.signal("TERM");
     assert!(old.wait().success());
-    assert_eq!(pid(&mut prefix.connect()), new.id(), "the path is still the new server's");
+    assert_eq!(prefix.connect().pid(), new.id(), "the path is still the new server's");
     assert_eq!(prefix.sockets().len(), 2, "the path's and the new server's own: {:?}", prefix.sockets());
 }
 
@@ -43,7 +39,7 @@ fn a_server_that_was_succeeded_finishes_its_events_and_lets_go_of_its_connection
     let ca = Ca::root("root");
     let old = prefix.serve(&[]);
     let (mut idle, mut busy) = (prefix.connect(), prefix.connect());
-    pid(&mut idle);
+    idle.pid();
     let of_old = busy.start_instance(&ca);
     let (event, _) = busy.begin_event(&of_old);
     let steps = [
@@ -59,7 +55,7 @@ fn a_server_that_was_succeeded_finishes_its_events_and_lets_go_of_its_connection
     assert_eq!(logged["Method"], "kong.log.notice");
     assert_eq!(refused["Args"][0], 401);
     assert!(busy.is_closed(), "its event went on elsewhere");
-    assert_eq!(pid(&mut kong), new.id(), "one to the new server stays");
+    assert_eq!(kong.pid(), new.id(), "one to the new server stays");
 
     // Nothing more begins there: Kong is told to start the instance, which happens at the new server from either side.
     let (error, _) = kong.call("plugin.HandleEvent", json!({"InstanceId": of_old, "EventName": "access"}));
@@ -172,7 +168,7 @@ fn what_comes_to_the_wrong_server_is_asked_of_the_right_one() {
     let next = prefix.serve(&[]);
     assert_eq!(prefix.sockets().len(), 4);
     assert!(beside.exists());
-    assert_eq!(pid(&mut prefix.connect()), next.id());
+    assert_eq!(prefix.connect().pid(), next.id());
 }
 
 /// A server that hangs does not take the other one's requests with it.

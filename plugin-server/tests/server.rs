@@ -207,9 +207,8 @@ fn an_event_is_never_answered_with_what_kong_takes_for_leave_to_pass() {
 
     // Answers that Kong never gives to the call for headers.
     for nonsense in [json!(null), json!(7), json!("x"), json!({"host": 7}), json!([["a"]])] {
-        let begun = kong.ok("plugin.HandleEvent", json!({"InstanceId": id, "EventName": "access"}));
-        assert_eq!(begun["Data"], json!({"Method": "kong.request.get_headers", "Args": [1000]}));
-        let event = begun["EventId"].clone();
+        let (event, wants) = kong.begin_event(&id);
+        assert_eq!(wants, json!({"Method": "kong.request.get_headers", "Args": [1000]}));
         let logged = kong.ok("plugin.StepMultiMap", json!({"EventId": event, "Data": nonsense}));
         assert_eq!(logged["Data"]["Method"], "kong.log.err");
         refused(&kong.ok("plugin.Step", json!({"EventId": event})), 500);
@@ -226,8 +225,7 @@ fn an_event_is_never_answered_with_what_kong_takes_for_leave_to_pass() {
     assert!(error.is_object() && result.is_null(), "{error}");
 
     // No headers at all: an empty Lua table may come as a list.
-    let begun = kong.ok("plugin.HandleEvent", json!({"InstanceId": id, "EventName": "access"}));
-    let event = begun["EventId"].clone();
+    let (event, _) = kong.begin_event(&id);
     let logged = kong.ok("plugin.StepMultiMap", json!({"EventId": event, "Data": []}));
     assert_eq!(logged["Data"], json!({"Method": "kong.log.notice", "Args": ["refused: no_certificate"]}));
     refused(&kong.ok("plugin.Step", json!({"EventId": event})), 401);

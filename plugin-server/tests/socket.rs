@@ -22,10 +22,6 @@ fn own(prefix: &Prefix) -> Vec<PathBuf> {
     names.map(|name| prefix.path(&name)).collect()
 }
 
-fn pid(connection: &mut Connection) -> Json {
-    connection.ok("plugin.GetStatus", json!({}))["Pid"].clone()
-}
-
 /// Does several things of which the server sees only what comes of all.
 fn at_once(server: &Process, several: impl FnOnce()) {
     server.signal("STOP");
@@ -98,7 +94,7 @@ fn a_server_whose_folder_was_emptied_binds_another_socket_under_the_same_names()
     let (event, _) = kept.begin_event(&instance);
     let new = prefix.serve(&[]);
     let mut kong = prefix.connect();
-    assert_eq!(pid(&mut kong), new.id());
+    assert_eq!(kong.pid(), new.id());
     assert!(goes_on(&mut kong, &event));
 }
 
@@ -133,12 +129,12 @@ fn a_path_that_is_a_pointer_leads_to_the_socket_that_is_bound_anew() {
     std::fs::rename(&pointer, prefix.socket()).unwrap();
     let mut looks = Looks { own, seen: 0 };
     looks.happen(&server);
-    assert_eq!(pid(&mut prefix.connect()), server.id());
+    assert_eq!(prefix.connect().pid(), server.id());
     assert!(prefix.socket().is_symlink());
     // It has not been taken for another server's.
     std::fs::remove_file(prefix.socket()).unwrap();
     server.wait_for(PATH_IS_BACK);
-    assert_eq!(pid(&mut prefix.connect()), server.id());
+    assert_eq!(prefix.connect().pid(), server.id());
 }
 
 #[test]
@@ -162,7 +158,7 @@ fn what_another_server_has_put_at_the_path_is_left_alone_and_the_path_is_that_on
     assert!(!prefix.socket().exists());
     assert!(!old.output().iter().any(|line| line.contains(PATH_IS_BACK)));
     let new = prefix.serve(&[]);
-    assert_eq!(pid(&mut prefix.connect()), new.id());
+    assert_eq!(prefix.connect().pid(), new.id());
 }
 
 #[test]
@@ -176,7 +172,7 @@ fn what_is_no_socket_is_left_alone_and_the_path_taken_once_that_is_gone() {
     assert_eq!(std::fs::read_to_string(prefix.socket()).unwrap(), "content");
     std::fs::remove_file(prefix.socket()).unwrap();
     server.wait_for(PATH_IS_BACK);
-    assert_eq!(pid(&mut prefix.connect()), server.id());
+    assert_eq!(prefix.connect().pid(), server.id());
 }
 
 #[test]
@@ -186,7 +182,7 @@ fn a_leaving_server_binds_nothing_anew() {
     let own = own(&prefix).remove(0);
     // It stays for some seconds for the sake of this.
     let mut kept = prefix.connect();
-    pid(&mut kept);
+    kept.pid();
     server.signal("TERM");
     server.wait_for("leaving");
     std::fs::remove_file(prefix.socket()).unwrap();
@@ -241,5 +237,5 @@ fn a_path_never_leads_to_what_could_not_be_bound() {
     assert_eq!(prefix.sockets(), [""; 0]);
     descriptors("64");
     server.wait_for(PATH_IS_BACK);
-    assert_eq!(pid(&mut prefix.connect()), server.id());
+    assert_eq!(prefix.connect().pid(), server.id());
 }

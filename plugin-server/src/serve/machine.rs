@@ -298,21 +298,22 @@ impl Machine {
 
     /// A connection of MsgPack:1 ends with an event, where its server has been succeeded.
     fn after_last(&mut self, line: usize) {
-        let Line { connection, server, .. } = &mut self.lines[line];
-        if connection.protocol == Protocol::MsgPack
-            && self.servers[*server].as_ref().expect("it is alive").is_succeeded
-        {
-            assert!(connection.is_closed());
+        if self.is_succeeded(line) {
+            assert!(self.lines[line].connection.is_closed());
             self.close_line(line);
         }
     }
 
+    /// Whether nothing more begins at a connection's server.
+    fn is_succeeded(&self, line: usize) -> bool {
+        let Line { connection, server, .. } = &self.lines[line];
+        connection.protocol == Protocol::MsgPack && self.server(*server).is_succeeded
+    }
+
     fn start(&mut self, line: usize, config: Config) {
+        let successor = self.at_path.filter(|_| self.is_succeeded(line));
         let Line { connection, server, .. } = &mut self.lines[line];
-        let protocol = connection.protocol;
-        let is_succeeded = self.servers[*server].as_ref().expect("it is alive").is_succeeded;
-        let successor = self.at_path.filter(|_| is_succeeded && protocol == Protocol::MsgPack);
-        let server = successor.unwrap_or(*server);
+        let (protocol, server) = (connection.protocol, successor.unwrap_or(*server));
         match connection.start(&config.json()) {
             Ok(id) => {
                 assert!(config != Config::Broken || protocol == Protocol::ProtoBuf);

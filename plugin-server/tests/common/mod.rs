@@ -115,6 +115,11 @@ impl Connection {
         self.ok("plugin.StartInstance", arg)["Id"].clone()
     }
 
+    /// The process that answers.
+    pub(crate) fn pid(&mut self) -> Json {
+        self.ok("plugin.GetStatus", json!({}))["Pid"].clone()
+    }
+
     /// Begins an event of this instance; gives its id, and what it wants.
     pub(crate) fn begin_event(&mut self, instance: &Json) -> (Json, Json) {
         let begun = self.ok("plugin.HandleEvent", json!({"InstanceId": instance, "EventName": "access"}));
