@@ -19,6 +19,7 @@ use checkup::ServerStatus;
 use serde::de::IgnoredAny;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::Run;
@@ -46,7 +47,7 @@ pub(crate) struct Siblings {
     /// Whether another one has taken the path.
     succeeded: CancellationToken,
     /// Whether that one has answered there, so that nothing more is begun here.
-    handed_over: CancellationToken,
+    handed_over: SetOnce<()>,
     linger: Duration,
 }
 
@@ -58,7 +59,7 @@ impl Siblings {
             run: socket.run(),
             time_limit,
             succeeded: socket.succeeded(),
-            handed_over: CancellationToken::new(),
+            handed_over: SetOnce::new(),
             linger: LINGER,
         }
     }
@@ -78,18 +79,19 @@ impl Siblings {
             tokio::time::sleep(ASK).await;
         }
         withdraw();
-        self.handed_over.cancel();
+        // It is set here only.
+        let _ = self.handed_over.set(());
         tracing::info!("another server has taken over");
     }
 
     /// Waits until nothing more is begun here.
     pub(crate) async fn handed_over(&self) {
-        self.handed_over.cancelled().await;
+        self.handed_over.wait().await;
     }
 
-    /// Whether nothing more is begun here.
+    /// Whether nothing more is begun here. Asked with every call, so it takes no lock.
     pub(crate) fn have_taken_over(&self) -> bool {
-        self.handed_over.is_cancelled()
+        self.handed_over.initialized()
     }
 
     /// How long a connection may then wait for the next call of an event.

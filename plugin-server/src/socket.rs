@@ -61,12 +61,12 @@ impl Socket {
     pub(crate) fn bind(path: &Path) -> Result<(UnixListener, Self), BindError> {
         let failed = |error| BindError { path: path.to_owned(), error };
         remove_dead(path).map_err(failed)?;
+        let changes = Changes::in_folder_of(path).inspect_err(|error| {
+            tracing::debug!(%error, "changes of the socket's folder are not told");
+        });
         loop {
             let run = Run::random();
             let own = own(path, run);
-            let changes = Changes::in_folder_of(path).inspect_err(|error| {
-                tracing::debug!(%error, "changes of the socket's folder are not told");
-            });
             match listen(&own) {
                 // Somebody else's run.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
