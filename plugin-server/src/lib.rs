@@ -118,7 +118,11 @@ fn run(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {
     // On one core, the runtime for one thread does the same for less: it never looks for work to take from others.
     let is_alone = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
     let mut runtime = if is_alone { Builder::new_current_thread() } else { Builder::new_multi_thread() };
-    runtime.enable_all().build()?.block_on(serve_kong(settings))
+    let runtime = runtime.enable_all().build()?;
+    let served = runtime.block_on(serve_kong(settings));
+    // A disk or a resolver that hangs keeps nobody from leaving.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve_kong(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {

@@ -38,7 +38,7 @@ pub(crate) async fn serve(
             biased;
             () = &mut leave => break,
             () = accept(&listener, &server) => {}
-            // Who leaves puts nothing back: it is the successor's by then.
+            // Who leaves begins to put nothing back: it is the successor's by then.
             anew = socket.keep() => {
                 tokio::spawn(empty(std::mem::replace(&mut listener, anew), Arc::clone(&server)));
             }

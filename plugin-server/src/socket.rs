@@ -23,20 +23,27 @@ use crate::woken_by::woken_by;
 /// How often the names are looked for, should nobody tell that something has happened to one of them.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The two names of this server's socket.
+/// This server's socket.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    path: PathBuf,
-    own: PathBuf,
     run: Run,
+    names: Names,
+    /// What the names lead to.
     inode: Inode,
-    /// Whether another server has taken the path. It is that one's to keep: this one leaves soon, and a path to it would
-    /// lead nowhere.
-    succeeded: CancellationToken,
     /// Tells of changes in the folder, where the system can.
     changes: Option<Changes>,
     /// How often the names are looked for all the same.
     look: Duration,
+}
+
+/// Its two names.
+#[derive(Clone, Debug)]
+struct Names {
+    path: PathBuf,
+    own: PathBuf,
+    /// Whether another server has taken the path. It is that one's to keep: this one leaves soon, and a path to it would
+    /// lead nowhere.
+    succeeded: CancellationToken,
 }
 
 /// A file by whichever name: its device and number there, which are no other's while the socket is bound.
@@ -72,27 +79,18 @@ impl Socket {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => return Err(failed(error)),
                 Ok((listener, inode)) => {
-                    let (path, succeeded) = (path.to_owned(), CancellationToken::new());
-                    let socket = Self { path, own, run, inode, succeeded, changes: changes.ok(), look: LOOK };
-                    socket.take_path().map_err(failed)?;
-                    return Ok((listener, socket));
+                    let names = Names { path: path.to_owned(), own, succeeded: CancellationToken::new() };
+                    names.take_path().map_err(failed)?;
+                    return Ok((listener, Self { run, names, inode, changes: changes.ok(), look: LOOK }));
                 }
             }
         }
     }
 
-    fn take_path(&self) -> io::Result<()> {
-        let mut second = self.own.clone().into_os_string();
-        second.push(".new");
-        add_name(&self.own, second.as_ref())?;
-        std::fs::rename(&second, &self.path)
-    }
-
     /// Puts the names back whenever somebody has removed them, and returns once nothing leads to the listener that there
     /// was, with another one.
     ///
-    /// It waits for the file system, so it is for a task on which no request depends. To be dropped at an `await` loses
-    /// nothing.
+    /// A disk that takes its time keeps nobody waiting. To be dropped in the middle of a look loses what that look has bound.
     pub(crate) async fn keep(&mut self) -> UnixListener {
         let mut looks = tokio::time::interval_at(Instant::now() + self.look, self.look);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -102,46 +100,85 @@ impl Socket {
                 _ = looks.tick() => {}
                 () = happens(self.changes.as_ref()) => {}
             }
-            let own = self.put_own_back();
-            // Not before there is something to lead to.
-            let path = if own.is_ok() { self.put_path_back() } else { Ok(()) };
-            let problem = own.as_ref().err().or(path.as_ref().err()).map(io::Error::to_string);
+            let (names, inode) = (self.names.clone(), self.inode);
+            let looked = tokio::task::spawn_blocking(move || names.put_back(inode)).await;
+            let bound = looked.unwrap_or_else(|panic| Err(panic.into()));
+            let problem = bound.as_ref().err().map(io::Error::to_string);
             if let Some(error) = problem.as_ref().filter(|_| problem != said) {
-                let socket = self.path.display();
+                let socket = self.path().display();
                 tracing::error!(%socket, error, "the socket was removed and cannot be bound anew");
             }
             said = problem;
-            if let Ok(Some(anew)) = own {
+            if let Ok(Some((anew, inode))) = bound {
+                self.inode = inode;
                 return anew;
             }
         }
     }
 
+    /// Is cancelled as soon as another server has taken the path.
+    pub(crate) fn succeeded(&self) -> CancellationToken {
+        self.names.succeeded.clone()
+    }
+
+    /// The path that Kong connects to.
+    pub(crate) fn path(&self) -> &Path {
+        &self.names.path
+    }
+
+    /// The run in the name of this server's own.
+    pub(crate) fn run(&self) -> Run {
+        self.run
+    }
+
+    /// Takes this server's own name away; the path stays.
+    pub(crate) fn leave(&self) {
+        // Who is left over is removed by the next server.
+        let _ = std::fs::remove_file(&self.names.own);
+    }
+}
+
+impl Names {
+    fn take_path(&self) -> io::Result<()> {
+        let mut second = self.own.clone().into_os_string();
+        second.push(".new");
+        add_name(&self.own, second.as_ref())?;
+        std::fs::rename(&second, &self.path)
+    }
+
+    /// Looks for both names of the socket, and puts back what is gone. None: they lead to the listener that there is.
+    fn put_back(&self, socket: Inode) -> io::Result<Option<(UnixListener, Inode)>> {
+        let bound = self.put_own_back(socket)?;
+        // Only now is there something to lead to.
+        let path = self.put_path_back(bound.as_ref().map_or(socket, |(_, inode)| *inode));
+        // What is bound is to be served, whatever becomes of the path: the next look tells of that.
+        if bound.is_some() { Ok(bound) } else { path.map(|()| None) }
+    }
+
     /// Where nothing has this server's own name: the socket from the path, or a new one where that is not there either.
-    fn put_own_back(&mut self) -> io::Result<Option<UnixListener>> {
+    fn put_own_back(&self, socket: Inode) -> io::Result<Option<(UnixListener, Inode)>> {
         if found(&self.own)?.is_some() {
             return Ok(None);
         }
         let own = self.own.display().to_string();
-        if found(&self.path)?.is_some_and(|found| inode(&found) == self.inode) {
+        if found(&self.path)?.is_some_and(|found| inode(&found) == socket) {
             std::fs::hard_link(&self.path, &self.own)?;
-            if found(&self.own)?.is_some_and(|found| inode(&found) == self.inode) {
+            if found(&self.own)?.is_some_and(|found| inode(&found) == socket) {
                 tracing::warn!(own, "somebody removed this server's own socket: it is back");
                 return Ok(None);
             }
             // A successor took the path in between.
             std::fs::remove_file(&self.own)?;
         }
-        let (listener, inode) = listen(&self.own)?;
-        self.inode = inode;
+        let bound = listen(&self.own)?;
         tracing::warn!(own, "somebody removed this server's own socket: another one is bound");
-        Ok(Some(listener))
+        Ok(Some(bound))
     }
 
     /// Where nothing is at the path, and nothing of another server's has been.
-    fn put_path_back(&mut self) -> io::Result<()> {
+    fn put_path_back(&self, socket: Inode) -> io::Result<()> {
         match found(&self.path)? {
-            Some(found) if self.is_anothers(&found) => self.succeeded.cancel(),
+            Some(found) if self.is_anothers(&found, socket) => self.succeeded.cancel(),
             Some(_) => {}
             None if self.succeeded.is_cancelled() => {}
             None => self.fill_path()?,
@@ -163,32 +200,11 @@ impl Socket {
     }
 
     /// Whether another server has put this there.
-    fn is_anothers(&self, found: &std::fs::Metadata) -> bool {
+    fn is_anothers(&self, found: &std::fs::Metadata, socket: Inode) -> bool {
         let leads_here =
             || std::fs::read_link(&self.path).is_ok_and(|to| Some(to.as_os_str()) == self.own.file_name());
         let is_a_way = found.file_type().is_socket() || found.file_type().is_symlink();
-        is_a_way && inode(found) != self.inode && !leads_here()
-    }
-
-    /// Is cancelled as soon as another server has taken the path.
-    pub(crate) fn succeeded(&self) -> CancellationToken {
-        self.succeeded.clone()
-    }
-
-    /// The path that Kong connects to.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The run in the name of this server's own.
-    pub(crate) fn run(&self) -> Run {
-        self.run
-    }
-
-    /// Takes this server's own name away; the path stays.
-    pub(crate) fn leave(&self) {
-        // Who is left over is removed by the next server.
-        let _ = std::fs::remove_file(&self.own);
+        is_a_way && inode(found) != socket && !leads_here()
     }
 }
 
@@ -356,15 +372,15 @@ mod tests {
     async fn a_successor_that_comes_in_the_middle_of_a_look_keeps_the_path() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
-        let (_listener, mut socket) = Socket::bind(&path).unwrap();
+        let (_listener, Socket { names, inode: socket, .. }) = Socket::bind(&path).unwrap();
         // Between the two steps of a look: nothing was there, and is put there.
         let (_successor, other) = Socket::bind(&path).unwrap();
-        socket.fill_path().unwrap();
+        names.fill_path().unwrap();
         assert_eq!(inode(&found(&path).unwrap().unwrap()), other.inode);
         // From the next look on it is that one's, also where it is removed.
-        socket.put_path_back().unwrap();
+        names.put_path_back(socket).unwrap();
         std::fs::remove_file(&path).unwrap();
-        socket.put_path_back().unwrap();
+        names.put_path_back(socket).unwrap();
         assert!(found(&path).unwrap().is_none());
     }
 }

@@ -11,6 +11,8 @@ use std::time::Instant;
 
 use common::{BINARY, Prefix};
 use serde_json::{Value as Json, json};
+use testbed::crl::OpensslCa;
+use testbed::disk::Disk;
 use testbed::pki::Ca;
 use testbed::process::{PATIENCE, Process, keeps_to_itself, laxly};
 
@@ -95,6 +97,29 @@ fn a_log_that_cannot_be_written_ends_nothing() {
         std::thread::yield_now();
     }
     leaves(server);
+}
+
+#[test]
+fn no_request_waits_for_a_disk_that_hangs() {
+    let prefix = Prefix::new();
+    let ca = Ca::root("root");
+    let disk = Disk::new(prefix.dir.path());
+    let kong = prefix.write("kong.yml", DECLARATIVE);
+    let crls = prefix
+        .write("crls.pem", &OpensslCa::new(prefix.dir.path(), &ca).list(Some(1), "", &["-crldays", "1"]));
+    let args = ["--declarative-config", kong.to_str().unwrap(), "--crl-path", crls.to_str().unwrap()];
+    let server = Process::start(&mut disk.on(&prefix.command(&args)));
+    server.wait_for("serving");
+    let mut kept = prefix.connect();
+    let instance = kept.start_instance(&ca);
+
+    // The looks at the socket's names, at Kong's file and at the CRLs.
+    disk.hang(3);
+    kept.begin_event(&instance);
+    prefix.connect().begin_event(&instance);
+    disk.recover();
+    std::fs::remove_file(prefix.socket()).unwrap();
+    server.wait_for("somebody removed the socket: it is bound anew");
 }
 
 #[test]

@@ -233,9 +233,12 @@ class Stack:
         # JSON is YAML.
         (self.folder / f"{name}.yml").write_text(json.dumps(self._shim_settings(port, watches), indent=2))
         output = "/dev/full" if self.fault.full_stderr else None
-        shim = self._run(name, self.programs.tls_shim, "--config", self.folder / f"{name}.yml", output=output)
+        shim = self._run(name, *self._shim_command(self.folder / f"{name}.yml"), output=output)
         wait_until("tls-shim listens", lambda: self._listens(port, shim))
         return shim
+
+    def _shim_command(self, settings):
+        return [self.programs.tls_shim, "--config", settings]
 
     @staticmethod
     def _shim_name(watches):

@@ -109,6 +109,23 @@ def log_is_stuck(stack):
     os.close(reader)
 
 
+def disk_is_slow(stack):
+    """Each call to a file takes a second, while all that is read is to be read again."""
+    stack.set_disk_slow(True)
+    stack.write_declarative_config()
+    for port in (stack.plain_shim_port, stack.watching_shim_port):
+        _signal(stack.shim_pid(port), signal.SIGHUP)
+    time.sleep(12)
+    stack.set_disk_slow(False)
+
+
+def start_from_slow_disk(stack):
+    stack.set_disk_slow(True)
+    _signal(stack.server_pid(), signal.SIGKILL)
+    time.sleep(8)
+    stack.set_disk_slow(False)
+
+
 def clock_goes_ahead(stack):
     stack.set_clock(120)
     time.sleep(5)
@@ -143,6 +160,12 @@ FAULTS = {
     "responder-dies": (responder_dies, "the OCSP responder is away for 8 s"),
     "responder-hangs": (responder_hangs, "the OCSP responder says nothing for 8 s"),
     "log": (log_is_stuck, "a shim's access log takes nothing for 8 s"),
+}
+
+# With a C compiler.
+DISK_FAULTS = {
+    "disk": (disk_is_slow, "each call to a file takes the plugin server and the shims a second, for 12 s, while the shims reload"),
+    "disk-kill": (start_from_slow_disk, "the same for 8 s, while the plugin server starts after a kill -9"),
 }
 
 # With libfaketime.

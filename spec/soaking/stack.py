@@ -70,6 +70,7 @@ class SoakStack(Stack):
         self.responder, self._responders = None, 0
         self.clock = folder / "clock"
         self.set_clock(0)
+        self._slow_disk = folder / "disk-is-slow"
 
     def start(self):
         self.start_responder()
@@ -95,6 +96,13 @@ class SoakStack(Stack):
         new = self.clock.with_suffix(".new")
         new.write_text(f"{seconds:+d}\n")
         os.rename(new, self.clock)
+
+    def set_disk_slow(self, is_slow):
+        """Whether what goes to a file takes its time, where there is a compiler."""
+        if is_slow:
+            self._slow_disk.touch()
+        else:
+            self._slow_disk.unlink()
 
     def shim_pid(self, port):
         """Whoever serves at the port of a shim: its first process, or one that has taken over. Its settings tell, for what it has
@@ -143,13 +151,25 @@ class SoakStack(Stack):
             "--proof-key-file", self.folder / "proof.key", "--admin-url", f"http://{LOOPBACK}:{self.admin.port}",
             "--allow-private-revocation-urls", "--status-listen", f"{LOOPBACK}:{self.status_port}",
         ]
-        if not self.programs.faketime:
-            return command
-        clock = [
-            f"LD_PRELOAD={self.programs.faketime}", f"FAKETIME_TIMESTAMP_FILE={self.clock}", "FAKETIME_NO_CACHE=1",
-            "FAKETIME_DONT_FAKE_MONOTONIC=1",
-        ]
-        return ["/usr/bin/env", *clock, *command]
+        clock = {
+            "FAKETIME_TIMESTAMP_FILE": self.clock, "FAKETIME_NO_CACHE": 1, "FAKETIME_DONT_FAKE_MONOTONIC": 1,
+        }
+        return [*self._with((self.programs.faketime, clock), self._disk()), *command]
+
+    def _shim_command(self, settings):
+        return [*self._with(self._disk()), *super()._shim_command(settings)]
+
+    def _disk(self):
+        return self.programs.slow_disk, {"SLOW_DISK": self._slow_disk, "SLOW_DISK_SECONDS": 1}
+
+    @staticmethod
+    def _with(*libraries):
+        """What starts a command with libraries that are there, and with what they read of the environment."""
+        there = [(path, variables) for path, variables in libraries if path]
+        variables = {"LD_PRELOAD": ":".join(str(path) for path, _ in there)} if there else {}
+        for _, more in there:
+            variables |= more
+        return ["/usr/bin/env", *(f"{name}={value}" for name, value in variables.items())]
 
     def _entities(self):
         def plugins(**more):
@@ -222,6 +242,16 @@ def end(process):
     except ProcessLookupError:
         pass
     process.wait()
+
+
+def build_slow_disk(folder):
+    """The library that makes files slow."""
+    library = folder / "slow_disk.so"
+    source = Path(__file__).with_name("slow_disk.c")
+    built = subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, source], capture_output=True, text=True)
+    if built.returncode != 0:
+        raise Failure(f"cc: {built.stderr.strip()}")
+    return library
 
 
 def check_faketime(path):

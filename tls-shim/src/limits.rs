@@ -91,6 +91,9 @@ pub(crate) const LOG_BATCH: usize = 64 * 1024;
 /// How often the log is told that lines of the access log are lost.
 pub(crate) const LOG_COMPLAINT: Duration = Duration::from_secs(10);
 
+/// For what waits for a disk or a resolver when the shim ends.
+pub(crate) const SHUTDOWN: Duration = Duration::from_secs(1);
+
 /// For the lines of the access log that wait when the shim ends.
 pub(crate) const LOG_FLUSH: Duration = Duration::from_secs(5);
 

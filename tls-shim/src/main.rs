@@ -56,6 +56,7 @@ use arc_swap::ArcSwap;
 use clap::{CommandFactory, Parser};
 use telemetry::status;
 use telemetry::{Notify, Watchdog};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -94,8 +95,20 @@ fn main() -> ExitCode {
 }
 
 /// On all cores. What still writes the access log comes with the code.
-#[tokio::main]
-async fn serve(cli: Cli, inherited: Inherited) -> (ExitCode, Option<Writing>) {
+fn serve(cli: Cli, inherited: Inherited) -> (ExitCode, Option<Writing>) {
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            return (ExitCode::FAILURE, None);
+        }
+    };
+    let served = runtime.block_on(obey(cli, inherited));
+    runtime.shutdown_timeout(limits::SHUTDOWN);
+    served
+}
+
+async fn obey(cli: Cli, inherited: Inherited) -> (ExitCode, Option<Writing>) {
     match cli.command {
         Some(Command::Check { config }) => return (check::check(&config).await, None),
         Some(Command::Ready { config }) => return (ready::ready(&config), None),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use client_cert::ProofKey;
 use tokio::signal::unix::Signal;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, block_in_place};
 
 use crate::access_log::AccessLog;
 use crate::connection::Shim;
@@ -70,17 +70,30 @@ impl Running {
     }
 
     async fn reload_changed(&mut self) {
-        if self.watched.settings_have_changed() {
+        // A disk may take its time, in which this thread would serve nobody.
+        if block_in_place(|| self.watched.settings_have_changed()) {
             return self.reload(Cause::Change).await;
         }
-        for part in self.watched.changed() {
-            if self.reload_part(part, Cause::Change) {
-                tracing::info!(key = part.key(), "{}: reloaded", Cause::Change);
+        block_in_place(|| {
+            for part in self.watched.changed() {
+                if self.reload_part(part, Cause::Change) {
+                    tracing::info!(key = part.key(), "{}: reloaded", Cause::Change);
+                }
             }
-        }
+        });
     }
 
     async fn reload(&mut self, cause: Cause) {
+        let Some(has_files) = block_in_place(|| self.reload_files(cause)) else { return };
+        let is_whole = self.reload_source(cause).await && has_files;
+        self.shim.load().metrics.reloaded(is_whole);
+        if is_whole {
+            tracing::info!("{cause}: reloaded");
+        }
+    }
+
+    /// All but the source. None: the settings themselves cannot be used; else whether each part can.
+    fn reload_files(&mut self, cause: Cause) -> Option<bool> {
         // First: whoever has renamed the file waits for it, whatever becomes of the settings.
         let has_log = self.reopen_access_log(cause);
         self.watched.renew_settings();
@@ -88,7 +101,8 @@ impl Running {
             Ok(settings) => Arc::new(settings),
             Err(error) => {
                 self.shim.load().metrics.reloaded(false);
-                return tracing::error!(%error, "{cause}: everything stays as it was");
+                tracing::error!(%error, "{cause}: everything stays as it was");
+                return None;
             }
         };
         for key in self.settings.fixed_that_differ(&self.begun_with) {
@@ -97,12 +111,7 @@ impl Running {
         self.watched.name(&self.settings);
         let has_tls = self.reload_limits_and_tls(cause);
         let parts = Part::ALL.map(|part| self.reload_part(part, cause));
-        let has_source = self.reload_source(cause).await;
-        let is_whole = has_log && has_tls && has_source && parts.into_iter().all(|is_reloaded| is_reloaded);
-        self.shim.load().metrics.reloaded(is_whole);
-        if is_whole {
-            tracing::info!("{cause}: reloaded");
-        }
+        Some(has_log && has_tls && parts.into_iter().all(|is_reloaded| is_reloaded))
     }
 
     /// Connections that are there keep the limits that they began with.

@@ -11,6 +11,8 @@ use kong_entities::{
     SourceError, SourceStatus,
 };
 
+use tokio::task::block_in_place;
+
 use crate::settings::{AdminApi, Settings, Source};
 
 /// Why a source cannot be used.
@@ -31,10 +33,12 @@ pub(crate) enum SourceUnusable {
 /// See [`SourceUnusable`].
 pub(crate) async fn follow(settings: &Settings) -> Result<Followed, SourceUnusable> {
     match &settings.kong {
-        Source::DeclarativeFile(file) => Ok(kong_entities::follow_file(&file.path, file.poll_interval)?),
+        Source::DeclarativeFile(file) => {
+            Ok(block_in_place(|| kong_entities::follow_file(&file.path, file.poll_interval))?)
+        }
         Source::AdminApi(api) => {
             let snapshot_file = api.snapshot_file(&settings.proof_key_file);
-            let client = client(api)?;
+            let client = block_in_place(|| client(api))?;
             Ok(kong_entities::follow_admin(client, api.poll_interval, snapshot_file.as_deref()).await)
         }
     }
@@ -49,7 +53,7 @@ pub(crate) async fn follow_known(settings: &Settings) -> Result<Followed, Source
     let away = |error: SourceError| SourceUnusable::Away(error.to_string());
     if let Source::AdminApi(api) = &settings.kong {
         // Whoever follows it would say of one that is away that nothing is known, which is not so.
-        kong_entities::snapshot(&client(api)?).await.map_err(away)?;
+        kong_entities::snapshot(&block_in_place(|| client(api))?).await.map_err(away)?;
     }
     let mut followed = follow(settings).await?;
     let answered = |status: &SourceStatus| {

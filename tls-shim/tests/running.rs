@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::{ONE_ROUTE, OPEN, Rig, SECURED, command, listening, start, write_entities, write_settings};
+use testbed::disk::Disk;
 use testbed::pki::Ca;
 use testbed::process::{Process, keeps_to_itself, laxly};
 use testbed::tls_client::TlsClient;
@@ -41,6 +42,29 @@ fn it_keeps_its_memory_and_its_files_to_itself_however_it_is_started() {
     assert_eq!(log.metadata().unwrap().permissions().mode() & 0o777, 0o640);
     let said = shim.wait_for("other users may read or write the private key");
     assert!(said.contains("/server.key\"") && said.contains("\"0604\""), "{said}");
+}
+
+#[test]
+fn no_client_waits_for_a_disk_that_hangs_nor_does_the_end() {
+    let upstream = Upstream::start();
+    let dir = tempfile::tempdir().unwrap();
+    write_settings(dir.path(), "[\"127.0.0.1:0\"]", upstream.address());
+    write_entities(dir.path(), ONE_ROUTE);
+    let disk = Disk::new(dir.path());
+    let mut shim = Process::start(&mut disk.on(&command(&dir.path().join("shim.yml"))));
+    let address = listening(&shim);
+    let mut kept = TlsClient::new(Some(OPEN)).connect(address).unwrap();
+
+    // The looks at Kong's file and at the settings.
+    disk.hang(2);
+    for client in [&mut kept, &mut TlsClient::new(Some(SECURED)).connect(address).unwrap()] {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    shim.signal("TERM");
+    assert!(shim.wait().success());
 }
 
 #[test]

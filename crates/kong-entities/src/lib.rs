@@ -28,7 +28,7 @@ pub use declarative::{DeclarativeError, load, parse_json, parse_yaml};
 pub use directory::{ConsumerKey, Directory, SourceHealth};
 pub use follow_admin::{REWRITE, follow_admin};
 pub use followed::{Followed, Origin, SourceStatus};
-pub use looks::{Looks, Stamp};
+pub use looks::{Looks, Stamp, look};
 pub use lookups::{CacheCounts, FAILURE_PAUSE, Lookups};
 pub use mapping::Mapping;
 pub use model::{

@@ -58,6 +58,14 @@ impl Stamp {
     }
 }
 
+/// What there is to see on a disk, which may take its time: no request waits for it. None: it could not be looked at now.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub async fn look<S: Send + 'static>(look: impl FnOnce() -> S + Send + 'static) -> Option<S> {
+    tokio::task::spawn_blocking(look).await.ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::followed::{Followed, Origin, SourceStatus};
-use crate::looks::{Looks, Stamp};
+use crate::looks::{Looks, Stamp, look};
 use crate::{DeclarativeError, Entities, load};
 
 /// How often the file is looked at. A change counts once two looks in a row have seen the same file, so that a file
@@ -67,7 +67,8 @@ async fn follow(
         if entities.is_closed() {
             return;
         }
-        let now = Stamp::of(&path);
+        let looked = path.clone();
+        let Some(now) = look(move || Stamp::of(&looked)).await else { continue };
         if !looks.is_settled_change(now) {
             status.send_if_modified(|status| {
                 // It is the version in use, or else one that could not be read.

@@ -8,6 +8,7 @@
 
 pub mod crl;
 pub mod dashboard;
+pub mod disk;
 pub mod fake_admin;
 pub mod forged;
 pub mod ocsp;

@@ -15,7 +15,9 @@ pub(crate) async fn follow(checker: Checker, path: PathBuf, seen: Seen) {
     let mut looks = Looks::new(seen);
     loop {
         ticks.tick().await;
-        if !looks.is_settled_change(look(&path)) {
+        let looked = path.clone();
+        let Some(now) = kong_entities::look(move || look(&looked)).await else { continue };
+        if !looks.is_settled_change(now) {
             continue;
         }
         let checker = checker.clone();

@@ -1,0 +1,66 @@
+//! This knows how to make a disk hang for one process.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::process::PATIENCE;
+
+/// A disk that hangs whenever a test says so, for the processes that are started [on it](Self::on).
+pub struct Disk {
+    library: PathBuf,
+    sign: PathBuf,
+}
+
+impl Disk {
+    /// Builds what comes between a process and its files, in this folder.
+    ///
+    /// # Panics
+    /// Where there is no C compiler.
+    pub fn new(folder: &Path) -> Self {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../spec/soaking/slow_disk.c");
+        let library = folder.join("slow_disk.so");
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
+        assert!(built.expect("a C compiler").success(), "{source} cannot be built");
+        Self { library, sign: folder.join("disk-hangs") }
+    }
+
+    /// The same command with its files on this disk, and with one core: whatever then waits for the disk on a thread that
+    /// serves requests is felt.
+    pub fn on(&self, command: &Command) -> Command {
+        let mut on = Command::new("taskset");
+        on.args(["--cpu-list", &a_core(), "env"]);
+        on.arg(assignment("LD_PRELOAD", &self.library)).arg(assignment("SLOW_DISK", &self.sign));
+        on.arg(command.get_program()).args(command.get_args());
+        on
+    }
+
+    /// Nothing that goes to a file comes back from now on. Returns once so many calls wait for it.
+    ///
+    /// # Panics
+    /// After [`PATIENCE`].
+    pub fn hang(&self, calls: u64) {
+        std::fs::write(&self.sign, "").expect("a file");
+        let since = Instant::now();
+        while std::fs::metadata(&self.sign).expect("a file").len() < calls {
+            assert!(since.elapsed() < PATIENCE, "no {calls} calls go to a file");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What waits goes on.
+    pub fn recover(&self) {
+        std::fs::remove_file(&self.sign).expect("a disk that hangs");
+    }
+}
+
+fn assignment(name: &str, path: &Path) -> String {
+    format!("{name}={}", path.display())
+}
+
+/// One that this process may run on.
+fn a_core() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a process");
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("its cores");
+    list.trim().split([',', '-']).next().expect("one of them").to_owned()
+}
