@@ -95,7 +95,9 @@ pub fn main() -> ExitCode {
     if let Err(error) = hardened {
         tracing::warn!(%error, "keys may get into a core dump");
     }
-    match run(settings) {
+    let ran = run(settings);
+    telemetry::log::finish();
+    match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse_to_start(&*error),
     }

@@ -4,6 +4,7 @@ mod common;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
@@ -14,7 +15,7 @@ use serde_json::{Value as Json, json};
 use testbed::crl::OpensslCa;
 use testbed::disk::Disk;
 use testbed::pki::Ca;
-use testbed::process::{PATIENCE, Process, keeps_to_itself, laxly};
+use testbed::process::{PATIENCE, Process, fill, keeps_to_itself, laxly, on_one_core};
 
 const DECLARATIVE: &str = "_format_version: '3.0'\nconsumers: [{username: alice}]\n";
 
@@ -88,15 +89,22 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     BufReader::new(server.stderr.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.contains("\"serving\""), "{line}");
     leaves(server);
+    let leaves_once_it_serves = |stderr: Stdio| {
+        std::fs::remove_file(prefix.socket()).unwrap();
+        let server = prefix.command(&[]).env_clear().stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+        let begun = Instant::now();
+        while UnixStream::connect(prefix.socket()).is_err() {
+            assert!(begun.elapsed() < PATIENCE, "it does not serve");
+            std::thread::yield_now();
+        }
+        leaves(server);
+    };
     // The disk is full.
-    let full = File::options().write(true).open("/dev/full").unwrap();
-    let server = prefix.command(&[]).env_clear().stderr(full).spawn().unwrap();
-    let begun = Instant::now();
-    while UnixStream::connect(prefix.socket()).is_err() {
-        assert!(begun.elapsed() < PATIENCE, "it does not serve");
-        std::thread::yield_now();
-    }
-    leaves(server);
+    leaves_once_it_serves(File::options().write(true).open("/dev/full").unwrap().into());
+    // Nobody reads it.
+    let (log, _reader) = UnixStream::pair().unwrap();
+    fill(&log);
+    leaves_once_it_serves(OwnedFd::from(log).into());
 }
 
 #[test]
@@ -108,7 +116,7 @@ fn no_request_waits_for_a_disk_that_hangs() {
     let crls = prefix
         .write("crls.pem", &OpensslCa::new(prefix.dir.path(), &ca).list(Some(1), "", &["-crldays", "1"]));
     let args = ["--declarative-config", kong.to_str().unwrap(), "--crl-path", crls.to_str().unwrap()];
-    let server = Process::start(&mut disk.on(&prefix.command(&args)));
+    let server = Process::start(&mut on_one_core(&disk.on(&prefix.command(&args))));
     server.wait_for("serving");
     let mut kept = prefix.connect();
     let instance = kept.start_instance(&ca);

@@ -12,45 +12,51 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 /// The sockets that nobody has claimed yet.
 #[derive(Default)]
-pub(crate) struct Inherited(Vec<(SocketAddr, TcpListener)>);
+pub(crate) struct Inherited {
+    sockets: Vec<(SocketAddr, TcpListener)>,
+    /// What else `LISTEN_FDS` counts, by its position, and why it cannot be used.
+    unusable: Vec<(usize, io::Error)>,
+}
 
 impl Inherited {
     /// Takes what `LISTEN_FDS` counts, unless `LISTEN_PID` names another process. Without `LISTEN_PID` they are for
     /// whoever sees them: a process cannot know the id of one that it is about to start.
     ///
-    /// It removes both from the environment, so it must be called before there are other threads.
+    /// It removes both from the environment, so it must be called before there are other threads, and says nothing: the log
+    /// has one.
     pub(crate) fn take() -> Self {
         let mut descriptors = ListenFd::from_env();
-        let mut taken = Vec::new();
+        let mut taken = Self::default();
         for position in 0..descriptors.len() {
             let listener = descriptors
                 .take_tcp_listener(position)
                 .and_then(|listener| listener.map(|listener| Ok((usable(&listener)?, listener))).transpose());
             match listener {
-                Ok(listener) => taken.extend(listener),
-                Err(error) => {
-                    tracing::warn!(position, %error, "LISTEN_FDS: a descriptor cannot be used");
-                }
+                Ok(listener) => taken.sockets.extend(listener),
+                Err(error) => taken.unusable.push((position, error)),
             }
         }
-        Self(taken)
+        taken
     }
 
     /// Finds for each address the socket that is bound to it.
     pub(crate) fn claim(&mut self, wanted: &[SocketAddr]) -> Vec<Option<TcpListener>> {
-        let bound: Vec<_> = self.0.iter().map(|(address, _)| *address).collect();
-        let mut left: Vec<_> = std::mem::take(&mut self.0).into_iter().map(Some).collect();
+        let bound: Vec<_> = self.sockets.iter().map(|(address, _)| *address).collect();
+        let mut left: Vec<_> = std::mem::take(&mut self.sockets).into_iter().map(Some).collect();
         let claimed = fitting(wanted, &bound)
             .into_iter()
             .map(|found| found.and_then(|position| left[position].take()).map(|(_, listener)| listener))
             .collect();
-        self.0 = left.into_iter().flatten().collect();
+        self.sockets = left.into_iter().flatten().collect();
         claimed
     }
 
-    /// Closes those that nobody has claimed: nobody would accept what comes to them.
+    /// Closes those that nobody has claimed: nobody would accept what comes to them. Says what else was not used.
     pub(crate) fn close(self) {
-        for (address, listener) in self.0 {
+        for (position, error) in self.unusable {
+            tracing::warn!(position, %error, "LISTEN_FDS: a descriptor cannot be used");
+        }
+        for (address, listener) in self.sockets {
             // Before it is said.
             drop(listener);
             tracing::warn!(%address, "LISTEN_FDS: closed a socket whose address does not stand in listen");

@@ -78,12 +78,13 @@ fn main() -> ExitCode {
     let inherited = match cli.command {
         Some(_) => Inherited::default(),
         None => {
+            // Before there are other threads.
+            let inherited = Inherited::take();
             telemetry::log::start(cli.log_level, "tls_shim");
             if let Err(error) = hardened {
                 tracing::warn!(%error, "keys may get into a core dump");
             }
-            // Before there are other threads.
-            Inherited::take()
+            inherited
         }
     };
     let (code, writing) = serve(cli, inherited);
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
     if let Some(writing) = writing {
         writing.finish();
     }
+    telemetry::log::finish();
     code
 }
 

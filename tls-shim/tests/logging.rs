@@ -3,7 +3,9 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,6 +14,7 @@ use common::sessions::clients;
 use common::{ONE_ROUTE, OPEN, RELOADED, Rig, SECURED, hang_up, until};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use testbed::process::{fill, on_one_core};
 use testbed::upstream::Upstream;
 
 /// A shim that logs, and where.
@@ -375,6 +378,37 @@ fn a_disk_that_is_full_stops_no_request_and_what_is_missing_is_told() {
     let lost: u64 = lines.iter().filter_map(|line| line["dropped"].as_u64()).sum();
     let written = lines.iter().filter(|line| line["status"] == 200).count() as u64;
     assert_eq!(lost + written, 21, "{lines:?}");
+}
+
+#[test]
+fn standard_error_that_takes_nothing_stops_no_request_and_keeps_the_shim_from_no_end() {
+    let rig = Rig::new(ONE_ROUTE);
+    let (log, reader) = UnixStream::pair().unwrap();
+    let mut shim = on_one_core(&common::command(&rig.dir.path().join("shim.yml")))
+        .stdout(Stdio::null())
+        .stderr(OwnedFd::from(log.try_clone().unwrap()))
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(reader).lines().map(Result::unwrap);
+    let listening = said.find(|line| line.contains("\"listening\"")).unwrap();
+    let listening: Value = serde_json::from_str(&listening).unwrap();
+    let address = listening["addr"].as_str().unwrap().parse().unwrap();
+    fill(&log);
+    let send = |signal: &str| {
+        let sent = Command::new("kill").args(["-s", signal, &shim.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    };
+    // Each of them is worth a line.
+    for _ in 0..3 {
+        send("HUP");
+        let mut client = rig.client(OPEN).connect(address).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    send("TERM");
+    assert!(shim.wait().unwrap().success());
 }
 
 #[test]

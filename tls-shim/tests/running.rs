@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use common::{ONE_ROUTE, OPEN, Rig, SECURED, command, listening, start, write_entities, write_settings};
 use testbed::disk::Disk;
 use testbed::pki::Ca;
-use testbed::process::{Process, keeps_to_itself, laxly};
+use testbed::process::{Process, keeps_to_itself, laxly, on_one_core};
 use testbed::tls_client::TlsClient;
 use testbed::upstream::Upstream;
 
@@ -51,7 +51,7 @@ fn no_client_waits_for_a_disk_that_hangs_nor_does_the_end() {
     write_settings(dir.path(), "[\"127.0.0.1:0\"]", upstream.address());
     write_entities(dir.path(), ONE_ROUTE);
     let disk = Disk::new(dir.path());
-    let mut shim = Process::start(&mut disk.on(&command(&dir.path().join("shim.yml"))));
+    let mut shim = Process::start(&mut on_one_core(&disk.on(&command(&dir.path().join("shim.yml")))));
     let address = listening(&shim);
     let mut kept = TlsClient::new(Some(OPEN)).connect(address).unwrap();
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::Notify;
+use crate::{Notify, log};
 
 /// After how many looks without a beat the process is said to be ill.
 const ILL: u32 = 3;
@@ -144,6 +144,7 @@ fn end(silent: Duration) -> ! {
     let (said, is_said) = mpsc::channel();
     thread::spawn(move || {
         tracing::error!(?silent, "this is a bug: the main loop has stalled, so the process ends itself");
+        log::finish();
         let _ = said.send(());
     });
     let _ = is_said.recv_timeout(LAST_WORDS);

@@ -25,11 +25,9 @@ impl Disk {
         Self { library, sign: folder.join("disk-hangs") }
     }
 
-    /// The same command with its files on this disk, and with one core: whatever then waits for the disk on a thread that
-    /// serves requests is felt.
+    /// The same command with its files on this disk.
     pub fn on(&self, command: &Command) -> Command {
-        let mut on = Command::new("taskset");
-        on.args(["--cpu-list", &a_core(), "env"]);
+        let mut on = Command::new("env");
         on.arg(assignment("LD_PRELOAD", &self.library)).arg(assignment("SLOW_DISK", &self.sign));
         on.arg(command.get_program()).args(command.get_args());
         on
@@ -56,11 +54,4 @@ impl Disk {
 
 fn assignment(name: &str, path: &Path) -> String {
     format!("{name}={}", path.display())
-}
-
-/// One that this process may run on.
-fn a_core() -> String {
-    let status = std::fs::read_to_string("/proc/self/status").expect("a process");
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("its cores");
-    list.trim().split([',', '-']).next().expect("one of them").to_owned()
 }

@@ -1,7 +1,8 @@
 //! This knows how to build, start and stop the two binaries as child processes.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -37,6 +38,28 @@ pub fn laxly(command: &Command) -> Command {
     laxly.args(["-c", "umask 0; ulimit -c unlimited 2>/dev/null; exec \"$0\" \"$@\""]);
     laxly.arg(command.get_program()).args(command.get_args());
     laxly
+}
+
+/// The same command with one core: whatever then waits on a thread that serves requests is felt.
+pub fn on_one_core(command: &Command) -> Command {
+    let mut on_one = Command::new("taskset");
+    on_one.args(["--cpu-list", &a_core()]).arg(command.get_program()).args(command.get_args());
+    on_one
+}
+
+/// One that this process may run on.
+fn a_core() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a process");
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("its cores");
+    list.trim().split([',', '-']).next().expect("one of them").to_owned()
+}
+
+/// Leaves no room for what others would write to this stream, until somebody reads from its other end.
+pub fn fill(stream: &UnixStream) {
+    stream.set_nonblocking(true).expect("a socket");
+    while (&*stream).write(&[b'\n'; 4096]).is_ok() {}
+    while (&*stream).write(b"\n").is_ok() {}
+    stream.set_nonblocking(false).expect("a socket");
 }
 
 /// Whether a process keeps its memory and its files from others, as far as the system shows it: a core dump has no room,
