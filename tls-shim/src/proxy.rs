@@ -52,6 +52,13 @@ pub(crate) struct Client {
     pub(crate) answer_limit: Option<Duration>,
 }
 
+impl Client {
+    /// Whether Kong may be sent what needs a decision about this client: without a plugin server, it might let it pass.
+    fn may_go_on(&self) -> bool {
+        !self.asked || self.plugin_server.as_ref().is_none_or(PluginServer::answers)
+    }
+}
+
 /// Sends a request to Kong and gives its answer, or one of the shim's own. `asks` says who would be asked for a
 /// certificate now. The record ends with the answer, or goes with a WebSocket.
 pub(crate) async fn proxy(
@@ -81,11 +88,7 @@ pub(crate) async fn proxy(
         None => Onward::Http1,
     };
     let patience = client.answer_limit.map(|limit| (Patience::begin(), limit));
-    let body = Outgoing {
-        body,
-        counts: record.counts(),
-        patience: patience.as_ref().map(|(patience, _)| patience.clone()),
-    };
+    let body = Outgoing::new(body, record.counts(), patience.as_ref().map(|(patience, _)| patience.clone()));
     let hand_off = client.hand_off.as_ref().map(|hand_off| hand_off.values(SystemTime::now()));
     headers::to_kong(&mut request.headers, host, body.length(), client.way, hand_off, onward);
 
@@ -97,7 +100,7 @@ pub(crate) async fn proxy(
         match grpc {
             // Boxed for those that are none: its room would be part of each request.
             Some(host) => Box::pin(client.upstream.send_grpc(host, outgoing)).await,
-            None => client.upstream.send(outgoing).await,
+            None => client.upstream.send(outgoing, || client.may_go_on()).await,
         }
     };
     let late = async {
@@ -157,12 +160,7 @@ fn admit(
     if !client.asked && authority::is_misdirected(&host, asks) {
         return Err(Refusal::Misdirected);
     }
-    // Kong might let it pass.
-    let decides = |plugin_server: &PluginServer| plugin_server.answers();
-    if client.asked && !client.plugin_server.as_ref().is_none_or(decides) {
-        return Err(Refusal::NoPluginServer);
-    }
-    Ok(host)
+    if client.may_go_on() { Ok(host) } else { Err(Refusal::NoPluginServer) }
 }
 
 /// A short answer of the shim's own, in the form of Kong's.

@@ -97,17 +97,25 @@ impl Upstream {
     /// may still be on its way in both directions. Dropping the future, or the answer's body, ends the request and its
     /// connection.
     ///
-    /// A request is sent again only where none of it had been written to a kept connection that Kong had closed.
+    /// A worker of Kong that ends closes its connections, whatever is on its way to it. So a request is sent again where none
+    /// of it had been written to a kept connection, and once more over a new one where a kept one ended in place of an
+    /// answer, if it has no body, may be done twice (RFC 9110, section 9.2.2) and `may_go_on` still.
     ///
     /// # Errors
     /// See [`SendError`].
-    pub(crate) async fn send(&self, mut request: Request<Outgoing>) -> Result<Response<Answer>, SendError> {
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<Outgoing>,
+        may_go_on: impl Fn() -> bool,
+    ) -> Result<Response<Answer>, SendError> {
         let plain = &self.kong.plain;
         let name = plain.name(&self.caller);
         *request.version_mut() = Version::HTTP_11;
+        let mut is_again = false;
         loop {
-            let waiting = self.kept.take(&name);
+            let waiting = if is_again { None } else { self.kept.take(&name) };
             let is_kept = waiting.is_some();
+            let copy = if is_kept { again(&request) } else { None };
             let mut sender = match waiting {
                 Some(sender) => sender,
                 // Boxed: it is rare, and its room would be part of each request.
@@ -118,8 +126,14 @@ impl Upstream {
                     let way = Way::Kept(Returns::new(&self.kept, name, sender));
                     return Ok(response.map(|body| Answer::Kong { body, _way: way }));
                 }
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if is_kept => request = unsent,
+                Err(mut error) => match (error.take_message(), copy) {
+                    (Some(unsent), _) if is_kept => request = unsent,
+                    (None, Some(copy)) if has_ended(error.error()) && may_go_on() => {
+                        tracing::debug!(
+                            "a kept connection to Kong ended in place of an answer: the request is sent again"
+                        );
+                        (request, is_again) = (copy, true);
+                    }
                     _ => return Err(error.into_error().into()),
                 },
             }
@@ -159,6 +173,22 @@ impl Upstream {
             }
         }
     }
+}
+
+/// The same request, if it may be done twice and has no body.
+fn again(request: &Request<Outgoing>) -> Option<Request<Outgoing>> {
+    let body = request.method().is_idempotent().then(|| request.body().again()).flatten()?;
+    let mut again = Request::new(body);
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.version_mut() = request.version();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
+}
+
+/// Whether the connection is gone, rather than that something wrong came over it.
+fn has_ended(error: &hyper::Error) -> bool {
+    !error.is_parse() && !error.is_user()
 }
 
 async fn open_http1(dial: &Dial, caller: &Caller) -> Result<http1::SendRequest<Outgoing>, SendError> {

@@ -85,6 +85,27 @@ fn rig(entities: &str) -> (Rig, PathBuf, tempfile::TempDir) {
 }
 
 #[test]
+fn what_was_lost_is_not_sent_again_once_nobody_answers() {
+    for (host, expected, times) in [(SECURED, "502", 1), (OPEN, "200", 2)] {
+        let (rig, socket, _dir) = rig(ONE_ROUTE);
+        let server = FakeServer::start(&socket, Some(STATUS));
+        becomes(&rig, "200");
+        let path = "/hold/close-kept";
+        let arguments = ["--output", "/dev/null", "--write-out", "%{http_code}"];
+        thread::scope(|scope| {
+            let asking = scope.spawn(|| rig.curl(host, path, &arguments));
+            rig.upstream.wait_for(path);
+            server.die();
+            becomes(&rig, "503");
+            rig.upstream.release();
+            assert_eq!(asking.join().unwrap(), expected, "{host}");
+        });
+        let seen = rig.upstream.requests().iter().filter(|request| request.path == path).count();
+        assert_eq!(seen, times, "{host}");
+    }
+}
+
+#[test]
 fn what_needs_a_certificate_is_refused_while_nobody_answers() {
     let (rig, socket, _dir) = rig(ONE_ROUTE);
     // It does not wait for one at the start.

@@ -166,6 +166,47 @@ fn what_kong_closed_is_not_used_again() {
 }
 
 #[test]
+fn what_a_kept_connection_lost_is_sent_again_once_if_it_may_be_done_twice() {
+    let rig = Rig::new(ONE_ROUTE);
+    let has_body = ["--data", "body"];
+    let idempotent = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"].map(|method| (method, &[][..], 2));
+    let other = [("POST", &[][..], 1), ("PATCH", &[], 1), ("PUT", &has_body, 1), ("GET", &has_body, 1)];
+    for version in ["--http1.1", "--http2"] {
+        for (method, body, times) in idempotent.into_iter().chain(other) {
+            // Answers, and leaves a connection.
+            rig.curl(OPEN, "/", &[]);
+            let seen =
+                || rig.upstream.requests().iter().filter(|request| request.path == "/close-kept").count();
+            let (before, connections) = (seen(), rig.upstream.connections());
+            let how = if method == "HEAD" { ["--head", version] } else { ["--request", method] };
+            let status = ["--output", "answer", "--write-out", "%{http_code}", version];
+            let status = rig.curl(OPEN, "/close-kept", &[&how[..], body, &status].concat());
+            let expected = if times == 2 { "200" } else { "502" };
+            assert_eq!((status.as_str(), seen() - before), (expected, times), "{version} {method} {body:?}");
+            assert_eq!(rig.upstream.connections() - connections, times - 1, "{version} {method}");
+        }
+    }
+    // The same request as a whole.
+    let requests = rig.upstream.requests();
+    let twice: Vec<_> = requests.iter().filter(|request| request.path == "/close-kept").take(2).collect();
+    assert_eq!((&twice[0].method, &twice[0].headers), (&twice[1].method, &twice[1].headers));
+    assert!(twice[0].headers.len() > 5, "{twice:?}");
+
+    // Not for ever, nor where nothing was lost by a kept connection.
+    for times in [2, 1] {
+        rig.curl(OPEN, "/", &[]);
+        if times == 1 {
+            // Takes what was kept away.
+            rig.curl(OPEN, "/close", &["--request", "POST"]);
+        }
+        let seen = || rig.upstream.requests().iter().filter(|request| request.path == "/close").count();
+        let before = seen();
+        rig.curl(OPEN, "/close", &[]);
+        assert_eq!(seen() - before, times);
+    }
+}
+
+#[test]
 fn trailers_of_an_answer_come_through() {
     let rig = Rig::new(ONE_ROUTE);
     let answer = rig.curl(OPEN, "/trailers", &["--http2", "--include"]);

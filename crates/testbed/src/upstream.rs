@@ -14,6 +14,8 @@
 //! | `/hints` | 103, and then as any other |
 //! | `/tunnel` | 101 to `websocket`; then all that comes comes back, and at its end `bye` |
 //! | `/close` | none: the connection is closed |
+//! | `/close-kept` | the same, where this is not the connection's first request; else as any other |
+//! | `/hold/close-kept` | the same, once [`Upstream::release`] is called |
 //! | any other | JSON: `method`, `path`, `headers` as pairs in the order and spelling of the wire, `body` with `length`, `sha256` and `trailers` |
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -146,9 +148,10 @@ impl Seen {
 /// Serves one connection until it ends. What goes wrong counts as given up by the other side.
 fn serve(stream: &TcpStream, seen: &Arc<Seen>) {
     let mut reader = BufReader::new(stream);
+    let mut is_kept = false;
     loop {
-        match request(&mut reader, stream, seen) {
-            Ok(true) => {}
+        match request(&mut reader, stream, is_kept, seen) {
+            Ok(true) => is_kept = true,
             Ok(false) => break,
             Err(_) => {
                 seen.change(|state| state.aborted += 1);
@@ -160,12 +163,22 @@ fn serve(stream: &TcpStream, seen: &Arc<Seen>) {
 }
 
 /// Reads and answers one request; false where none came, or none is to come after it.
-fn request(reader: &mut BufReader<&TcpStream>, mut stream: &TcpStream, seen: &Arc<Seen>) -> io::Result<bool> {
+fn request(
+    reader: &mut BufReader<&TcpStream>,
+    mut stream: &TcpStream,
+    is_kept: bool,
+    seen: &Arc<Seen>,
+) -> io::Result<bool> {
     let Some(head) = read_head(reader)? else { return Ok(false) };
     seen.change(|state| state.requests.push(head.clone()));
     let mut body = Body::of(&head);
     match head.path.as_str() {
         "/close" => return Ok(false),
+        "/close-kept" if is_kept => return Ok(false),
+        "/hold/close-kept" if is_kept => {
+            hold(stream, seen)?;
+            return Ok(false);
+        }
         "/endless" => {
             endless(stream, seen)?;
             return Ok(false);
