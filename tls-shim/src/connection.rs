@@ -1,6 +1,6 @@
 //! This knows one client's connection: a handshake, what it told, and then requests until either side ends it.
 
-use std::convert::Infallible;
+use std::convert::{Infallible, identity};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_openssl::SslStream;
@@ -37,6 +37,7 @@ use crate::settings::{Fronts, Limits, TimeLimits};
 use crate::stall::Stall;
 use crate::tls::{Handshake, Tls};
 use crate::tunnel::After;
+use crate::untaken::{Parted, Streams};
 use crate::upstream::{Kong, Upstream};
 
 /// What a client sends and is sent.
@@ -117,11 +118,10 @@ pub(crate) async fn serve(
     let Some((client, ledger)) = prepare(handshake, addresses, &shim) else { return };
     let activity = Arc::new(Activity::default());
     let connection = Connection { shim, activity, ledger, drain };
-    let service = connection.service(&client);
     let served = if http2 {
-        Box::pin(connection.http2(stream, service)).await
+        Box::pin(connection.http2(stream, connection.service(&client, Parted::of))).await
     } else {
-        connection.http1(stream, service).await
+        connection.http1(stream, connection.service(&client, identity)).await
     };
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "a connection broke");
@@ -199,17 +199,18 @@ struct Connection {
 }
 
 impl Connection {
-    /// What answers the requests of this client.
-    fn service(
+    /// What answers the requests of this client, with such bodies.
+    fn service<B: Body<Data = Bytes> + Send + Unpin + 'static>(
         &self,
         client: &Arc<Client>,
+        body: fn(Answer) -> B,
     ) -> impl Service<
         Request<Incoming>,
-        Response = Response<Counted>,
+        Response = Response<Counted<B>>,
         Error = Infallible,
         Future: Send + 'static,
     > + Send
-    + use<> {
+    + use<B> {
         let (client, shim) = (Arc::clone(client), Arc::clone(&self.shim));
         let (activity, ledger) = (Arc::clone(&self.activity), self.ledger.clone());
         service_fn(move |request: Request<Incoming>| {
@@ -217,7 +218,11 @@ impl Connection {
             let mut record = Record::begin(ledger.as_ref(), &request);
             async move {
                 let answer = proxy(request, &client, &mut record, |name| shim.tls.asks(name)).await;
-                Ok::<_, Infallible>(answer.map(|body| Counted { body, record, _running: running }))
+                Ok::<_, Infallible>(answer.map(|answer| Counted {
+                    body: body(answer),
+                    record,
+                    _running: running,
+                }))
             }
         })
     }
@@ -225,19 +230,20 @@ impl Connection {
     /// Drives a connection of HTTP/2 to its end.
     async fn http2<S>(&self, stream: Stream, service: S) -> hyper::Result<()>
     where
-        S: Service<Request<Incoming>, Response = Response<Counted>, Error = Infallible>,
+        S: Service<Request<Incoming>, Response = Response<Counted<Parted>>, Error = Infallible>,
         S::Future: Send + 'static,
     {
         // Boxed: hyper moves what answers a request several times before it runs, and it is large.
         let service = service_fn(move |request| Box::pin(service.call(request)));
-        let connection = http2_builder(&self.shim.limits).serve_connection(TokioIo::new(stream), service);
+        let connection = http2_builder(&self.shim.times, &self.shim.limits)
+            .serve_connection(TokioIo::new(stream), service);
         self.talk(Attended::new(connection, None), http2::Connection::graceful_shutdown).await.map(drop)
     }
 
     /// Drives a connection of HTTP/1.1 to its end. While it rests, only its stream is left of it.
     async fn http1<S>(&self, mut stream: Stream, mut service: S) -> hyper::Result<()>
     where
-        S: Service<Request<Incoming>, Response = Response<Counted>, Error = Infallible> + Send,
+        S: Service<Request<Incoming>, Response = Response<Counted<Answer>>, Error = Infallible> + Send,
         S::Future: Send,
     {
         let lulls = Lulls::default();
@@ -344,8 +350,8 @@ fn http1_builder(times: &TimeLimits, limits: &Limits, lulls: &Lulls) -> http1::B
     builder
 }
 
-fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2_builder(times: &TimeLimits, limits: &Limits) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(Streams { limit: times.stall });
     let (interval, patience) = limits::PING;
     builder
         .timer(TokioTimer::new())
@@ -362,15 +368,15 @@ fn number(limit: usize) -> u32 {
 }
 
 /// The body of an answer, which keeps its request counted as running, and its record open, until it was sent or given up.
-struct Counted {
-    body: Answer,
+struct Counted<B: Body> {
+    body: B,
     record: Record,
     _running: Running,
 }
 
-impl Body for Counted {
+impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
     type Data = Bytes;
-    type Error = <Answer as Body>::Error;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -395,7 +401,7 @@ impl Body for Counted {
     }
 }
 
-impl Drop for Counted {
+impl<B: Body> Drop for Counted<B> {
     fn drop(&mut self) {
         // Whoever sends it does not ask for more than there is.
         if self.body.is_end_stream() || self.record.is_head() {

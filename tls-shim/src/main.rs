@@ -44,6 +44,7 @@ mod start;
 mod takeover;
 mod tls;
 mod tunnel;
+mod untaken;
 mod upstream;
 mod watched;
 mod websocket;

@@ -3,9 +3,12 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use common::frames::{Frames, SETTINGS};
+use common::h2::{Client, get};
 use common::{ONE_ROUTE, OPEN, RELOADED, Rig, hang_up};
+use http_body_util::BodyExt;
 
 /// Further settings for a shim that runs, which are read again.
 fn set(rig: &Rig, more: &str) {
@@ -135,4 +138,36 @@ fn a_client_may_take_so_long_for_a_handshake_and_a_header() {
     let mut quiet = Frames::connect(rig.address, OPEN);
     assert_eq!(quiet.goaway(), Some(0));
     assert!(rig.upstream.requests().is_empty());
+}
+
+#[test]
+fn a_client_that_takes_nothing_for_so_long_is_left() {
+    let rig = Rig::with_settings(ONE_ROUTE, "time_limits: {stall: 1s}\n");
+    let mut client = rig.client(OPEN).connect(rig.address).unwrap();
+    client.write_all(b"GET /bytes/100000000 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    rig.upstream.wait_for_aborted(1);
+}
+
+#[tokio::test]
+async fn over_http2_only_the_answer_that_is_not_taken_ends() {
+    let rig = Arc::new(Rig::with_settings(ONE_ROUTE, "time_limits: {stall: 1s}\n"));
+    let mut client = Client::connect(rig.address, OPEN).await;
+    // More than there is room for at the client; for the second, little more.
+    let mut answers = Vec::new();
+    for path in ["bytes/100000000", "bytes/2200000"] {
+        answers.push(client.send(get(&format!("https://a/{path}"))).await.unwrap().into_body());
+    }
+    let waiting = Arc::clone(&rig);
+    let left = move || {
+        waiting.shim.wait_for_count("its stream is reset", 2);
+        waiting.upstream.wait_for_aborted(1);
+    };
+    tokio::task::spawn_blocking(left).await.unwrap();
+    for answer in answers {
+        assert!(answer.collect().await.is_err_and(|error| !error.is_timeout()));
+    }
+    // On the same connection.
+    let answer = client.send(get("https://a/bytes/1000000")).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), 1_000_000);
+    assert_eq!(rig.shim.output().iter().filter(|line| line.contains("\"connected\"")).count(), 1);
 }

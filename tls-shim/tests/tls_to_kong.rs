@@ -54,6 +54,19 @@ async fn kong_learns_the_servers_name_and_no_two_names_share_a_connection() {
 }
 
 #[tokio::test]
+async fn kong_may_take_so_long_for_a_handshake() {
+    // Connections come, and nobody says anything on them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = format!(
+        "upstream: https://{}\ntime_limits: {{upstream_handshake: 1s}}\n",
+        silent.local_addr().unwrap()
+    );
+    let rig = Rig::with_kong(ONE_ROUTE, Upstream::start(), &settings);
+    assert_eq!(status(&rig, Some(OPEN), "/").await, "502");
+    rig.shim.wait_for("Kong did not answer");
+}
+
+#[tokio::test]
 async fn somebody_else_is_not_kong() {
     for (names, settings, name, expected) in [
         (&["kong.example"][..], "upstream_tls: {ca: CA}", OPEN, "502"),

@@ -151,6 +151,15 @@ fn an_upgrade_that_nobody_asked_for_is_a_bad_gateway() {
 }
 
 #[test]
+fn a_websocket_may_be_silent_for_so_long() {
+    let rig = Rig::with_settings(ONE_ROUTE, "time_limits: {tunnel_idle: 1s}\n");
+    let mut connection = open(&rig, "");
+    echo(&mut connection, b"hello");
+    connection.read_to_end(&mut Vec::new()).unwrap();
+    rig.shim.wait_for("it was idle for 1s");
+}
+
+#[test]
 fn who_takes_nothing_stops_the_other_side() {
     let rig = Rig::new(ONE_ROUTE);
     let mut connection = open(&rig, "");
