@@ -49,8 +49,11 @@ pub fn start(level: LevelFilter, program: &'static str) {
     } else {
         registry.with(layer.json().flatten_event(true)).init();
     }
-    // A panic ends one task; it must not break the form of the log.
-    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "this is a bug: a task ended half-way")));
+    // A panic ends one task; it must not break the form of the log. Where it is the main one, the process ends.
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(%panic, "this is a bug: a task ended half-way");
+        finish();
+    }));
 }
 
 /// Waits until what was logged so far is written, but not for a disk that hangs. To be called before the process ends.
