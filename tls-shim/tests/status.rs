@@ -2,7 +2,8 @@
 
 mod common;
 
-use std::net::{SocketAddr, TcpListener};
+use std::hash::{BuildHasher, RandomState};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,9 +12,10 @@ use common::{ONE_ROUTE, OPEN, RELOADED, Rig, SECURED, hang_up, until, until_said
 use serde_json::json;
 use testbed::pki::{Ca, Subject};
 
-/// An address that nobody has.
+/// An address that nobody has, nor gets by chance until it is listened on: others are at the usual address of the loopback.
 fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    let [_, a, b, c, ..] = RandomState::new().hash_one(0).to_be_bytes();
+    TcpListener::bind((Ipv4Addr::new(127, a, b, c.clamp(1, 254)), 0)).unwrap().local_addr().unwrap()
 }
 
 fn get(address: SocketAddr, path: &str) -> (String, String) {
