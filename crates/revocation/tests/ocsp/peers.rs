@@ -147,8 +147,10 @@ fn a_get_has_the_request_in_its_path() {
     let lab = Lab::new();
     // Until every character that must not be there as it is was there.
     let mut escaped = String::new();
-    for first in 0..=255 {
-        let question = Question::about(&lab.link, Some([first; 32]));
+    // Without a nonce it is shorter by a number of bytes that is no multiple of 3: whatever the length of the serial number, one of
+    // the two needs padding.
+    for nonce in (0..=255).map(|first| Some([first; 32])).chain([None]) {
+        let question = Question::about(&lab.link, nonce);
         for responder in ["http://ocsp.example/ca", "http://ocsp.example/ca/"] {
             let url = question.url(responder);
             let path = url.strip_prefix("http://ocsp.example/ca/").unwrap();
