@@ -38,7 +38,7 @@ pub(crate) async fn follow(settings: &Settings) -> Result<Followed, SourceUnusab
         }
         Source::AdminApi(api) => {
             let snapshot_file = api.snapshot_file(&settings.proof_key_file);
-            let client = block_in_place(|| client(api))?;
+            let client = client(api)?;
             Ok(kong_entities::follow_admin(client, api.poll_interval, snapshot_file.as_deref()).await)
         }
     }
@@ -53,7 +53,7 @@ pub(crate) async fn follow_known(settings: &Settings) -> Result<Followed, Source
     let away = |error: SourceError| SourceUnusable::Away(error.to_string());
     if let Source::AdminApi(api) = &settings.kong {
         // Whoever follows it would say of one that is away that nothing is known, which is not so.
-        kong_entities::snapshot(&block_in_place(|| client(api))?).await.map_err(away)?;
+        kong_entities::snapshot(&client(api)?).await.map_err(away)?;
     }
     let mut followed = follow(settings).await?;
     let answered = |status: &SourceStatus| {
@@ -135,8 +135,14 @@ fn without_admin(because: SourceError, path: Option<&Path>, client: &AdminClient
 /// # Errors
 /// Its token or CA file cannot be used.
 pub(crate) fn client(api: &AdminApi) -> Result<AdminClient, AdminSettingsError> {
-    let token = api.token_file.as_deref().map(AdminToken::read).transpose()?;
-    AdminClient::new(AdminSettings { token, ca_file: api.ca_file.clone(), ..AdminSettings::new(&api.url) })
+    block_in_place(|| {
+        let token = api.token_file.as_deref().map(AdminToken::read).transpose()?;
+        AdminClient::new(AdminSettings {
+            token,
+            ca_file: api.ca_file.clone(),
+            ..AdminSettings::new(&api.url)
+        })
+    })
 }
 
 impl Origin {
