@@ -401,10 +401,8 @@ fn standard_error_that_takes_nothing_stops_no_request_and_keeps_the_shim_from_no
     // Each of them is worth a line.
     for _ in 0..3 {
         send("HUP");
-        let mut client = rig.client(OPEN).connect(address).unwrap();
-        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).unwrap();
+        let client = rig.client(OPEN).connect(address).unwrap();
+        let answer = client.exchange(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
     send("TERM");

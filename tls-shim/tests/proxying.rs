@@ -168,6 +168,7 @@ fn what_kong_closed_is_not_used_again() {
 #[test]
 fn what_a_kept_connection_lost_is_sent_again_once_if_it_may_be_done_twice() {
     let rig = Rig::new(ONE_ROUTE);
+    let seen = |path: &str| rig.upstream.requests().iter().filter(|request| request.path == path).count();
     let has_body = ["--data", "body"];
     let idempotent = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"].map(|method| (method, &[][..], 2));
     let other = [("POST", &[][..], 1), ("PATCH", &[], 1), ("PUT", &has_body, 1), ("GET", &has_body, 1)];
@@ -175,14 +176,16 @@ fn what_a_kept_connection_lost_is_sent_again_once_if_it_may_be_done_twice() {
         for (method, body, times) in idempotent.into_iter().chain(other) {
             // Answers, and leaves a connection.
             rig.curl(OPEN, "/", &[]);
-            let seen =
-                || rig.upstream.requests().iter().filter(|request| request.path == "/close-kept").count();
-            let (before, connections) = (seen(), rig.upstream.connections());
+            let (before, connections) = (seen("/close-kept"), rig.upstream.connections());
             let how = if method == "HEAD" { ["--head", version] } else { ["--request", method] };
             let status = ["--output", "answer", "--write-out", "%{http_code}", version];
             let status = rig.curl(OPEN, "/close-kept", &[&how[..], body, &status].concat());
             let expected = if times == 2 { "200" } else { "502" };
-            assert_eq!((status.as_str(), seen() - before), (expected, times), "{version} {method} {body:?}");
+            assert_eq!(
+                (status.as_str(), seen("/close-kept") - before),
+                (expected, times),
+                "{version} {method} {body:?}"
+            );
             assert_eq!(rig.upstream.connections() - connections, times - 1, "{version} {method}");
         }
     }
@@ -199,10 +202,9 @@ fn what_a_kept_connection_lost_is_sent_again_once_if_it_may_be_done_twice() {
             // Takes what was kept away.
             rig.curl(OPEN, "/close", &["--request", "POST"]);
         }
-        let seen = || rig.upstream.requests().iter().filter(|request| request.path == "/close").count();
-        let before = seen();
+        let before = seen("/close");
         rig.curl(OPEN, "/close", &[]);
-        assert_eq!(seen() - before, times);
+        assert_eq!(seen("/close") - before, times);
     }
 }
 

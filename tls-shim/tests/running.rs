@@ -8,7 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{ONE_ROUTE, OPEN, Rig, SECURED, command, listening, start, write_entities, write_settings};
+use common::{
+    ONE_ROUTE, OPEN, Rig, SECURED, command, folder, listening, start, write_entities, write_settings,
+};
 use testbed::disk::Disk;
 use testbed::pki::Ca;
 use testbed::process::{Process, keeps_to_itself, laxly, on_one_core};
@@ -28,9 +30,7 @@ fn its_version_says_which_commit_and_library_it_is_built_from() {
 #[test]
 fn it_keeps_its_memory_and_its_files_to_itself_however_it_is_started() {
     let upstream = Upstream::start();
-    let dir = tempfile::tempdir().unwrap();
-    write_settings(dir.path(), "[\"127.0.0.1:0\"]", upstream.address());
-    write_entities(dir.path(), ONE_ROUTE);
+    let dir = folder(&upstream);
     let config = dir.path().join("shim.yml");
     let log = dir.path().join("access.log");
     let text = std::fs::read_to_string(&config).unwrap();
@@ -47,20 +47,16 @@ fn it_keeps_its_memory_and_its_files_to_itself_however_it_is_started() {
 #[test]
 fn no_client_waits_for_a_disk_that_hangs_nor_does_the_end() {
     let upstream = Upstream::start();
-    let dir = tempfile::tempdir().unwrap();
-    write_settings(dir.path(), "[\"127.0.0.1:0\"]", upstream.address());
-    write_entities(dir.path(), ONE_ROUTE);
+    let dir = folder(&upstream);
     let disk = Disk::new(dir.path());
     let mut shim = Process::start(&mut on_one_core(&disk.on(&command(&dir.path().join("shim.yml")))));
     let address = listening(&shim);
-    let mut kept = TlsClient::new(Some(OPEN)).connect(address).unwrap();
+    let kept = TlsClient::new(Some(OPEN)).connect(address).unwrap();
 
     // The looks at Kong's file and at the settings.
     disk.hang(2);
-    for client in [&mut kept, &mut TlsClient::new(Some(SECURED)).connect(address).unwrap()] {
-        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).unwrap();
+    for client in [kept, TlsClient::new(Some(SECURED)).connect(address).unwrap()] {
+        let answer = client.exchange(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
     shim.signal("TERM");

@@ -8,7 +8,7 @@ use crate::process::PATIENCE;
 
 /// A disk that hangs whenever a test says so, for the processes that are started [on it](Self::on).
 pub struct Disk {
-    library: PathBuf,
+    preloaded: PathBuf,
     sign: PathBuf,
 }
 
@@ -19,16 +19,16 @@ impl Disk {
     /// Where there is no C compiler.
     pub fn new(folder: &Path) -> Self {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../spec/soaking/slow_disk.c");
-        let library = folder.join("slow_disk.so");
-        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).status();
+        let preloaded = folder.join("slow_disk.so");
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&preloaded).arg(source).status();
         assert!(built.expect("a C compiler").success(), "{source} cannot be built");
-        Self { library, sign: folder.join("disk-hangs") }
+        Self { preloaded, sign: folder.join("disk-hangs") }
     }
 
     /// The same command with its files on this disk.
     pub fn on(&self, command: &Command) -> Command {
         let mut on = Command::new("env");
-        on.arg(assignment("LD_PRELOAD", &self.library)).arg(assignment("SLOW_DISK", &self.sign));
+        on.arg(assignment("LD_PRELOAD", &self.preloaded)).arg(assignment("SLOW_DISK", &self.sign));
         on.arg(command.get_program()).args(command.get_args());
         on
     }

@@ -117,6 +117,14 @@ impl Rig {
     pub const CERTIFICATE: [&'static str; 4] = ["--cert", "client.crt", "--key", "client.key"];
 }
 
+/// A folder with all that a shim needs for [`ONE_ROUTE`] on a free port.
+pub fn folder(upstream: &Upstream) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write_settings(dir.path(), "[\"127.0.0.1:0\"]", upstream.address());
+    write_entities(dir.path(), ONE_ROUTE);
+    dir
+}
+
 /// Writes `shim.yml` and all that it names but Kong's entities.
 pub fn write_settings(dir: &Path, listen: &str, upstream: SocketAddr) {
     let server = Ca::root("servers").issue(Subject::server(&[SECURED, OPEN, "localhost"]));
